@@ -1,0 +1,58 @@
+"""Staged PET: few labels and a pool of unlabelled text in, a text classifier out.
+
+Names are loaded when they are first used, so that a plan or a help text needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pet_pipeline.classifier import Classifier as Classifier
+    from pet_pipeline.cli import command as command
+    from pet_pipeline.config import Settings as Settings
+    from pet_pipeline.config import read_settings as read_settings
+    from pet_pipeline.data import save_table as save_table
+    from pet_pipeline.errors import UserError as UserError
+    from pet_pipeline.patterns import load_task as load_task
+    from pet_pipeline.report import write_report as write_report
+    from pet_pipeline.run import Run as Run
+    from pet_pipeline.stages.annotate import annotate as annotate
+    from pet_pipeline.stages.distill import baseline as baseline
+    from pet_pipeline.stages.distill import distill as distill
+    from pet_pipeline.stages.ensemble import ensemble as ensemble
+    from pet_pipeline.stages.evaluate import evaluate as evaluate
+    from pet_pipeline.stages.evaluate import read_metrics as read_metrics
+    from pet_pipeline.stages.finetune import finetune as finetune
+    from pet_pipeline.stages.grow import grow as grow
+    from pet_pipeline.stages.prepare import prepare as prepare
+    from pet_pipeline.stages.results import Generation as Generation
+
+_HOMES = {
+    "Classifier": "classifier",
+    "Generation": "stages.results",
+    "Run": "run",
+    "Settings": "config",
+    "UserError": "errors",
+    "annotate": "stages.annotate",
+    "baseline": "stages.distill",
+    "command": "cli",
+    "distill": "stages.distill",
+    "ensemble": "stages.ensemble",
+    "evaluate": "stages.evaluate",
+    "finetune": "stages.finetune",
+    "grow": "stages.grow",
+    "load_task": "patterns",
+    "prepare": "stages.prepare",
+    "read_metrics": "stages.evaluate",
+    "read_settings": "config",
+    "save_table": "data",
+    "write_report": "report",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"pet_pipeline.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'pet_pipeline' has no attribute {name!r}")

@@ -1,0 +1,382 @@
+"""Pattern x rows x tokenizer -> token ids, mask slots and label-word tokens; truncation.
+
+A segment is cut into chunks at its slots; a chunk, literal words and columns together, is
+tokenised once, so that spaces and word starts come out as in running text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pet_pipeline.errors import UserError
+from pet_pipeline.patterns import SLOTS, Field, Pattern, fill
+
+Tokenizer = Any  # transformers has no public type for a tokenizer of any family
+Chunk = tuple[str | Field, ...]
+Slot = Literal["mask", "sep"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The special tokens that a tokenizer puts around one and two segments."""
+
+    prefix: tuple[int, ...]
+    middle: tuple[int, ...]
+    suffix: tuple[int, ...]
+    second_type: int  # token type of the second segment
+    has_types: bool
+    pad: int
+    mask: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row in a pattern. The slot's masks start at `slot`, the second segment at `boundary`."""
+
+    ids: tuple[int, ...]
+    slot: int
+    boundary: int
+
+    def with_masks(self, old: int, new: int, mask: int) -> Encoded:
+        """The same row with `new` masks in the slot instead of `old`."""
+        ids = self.ids[: self.slot] + (mask,) * new + self.ids[self.slot + old :]
+        moved = self.boundary + (new - old if self.slot < self.boundary else 0)
+        return Encoded(ids, self.slot, moved)
+
+
+@dataclass(frozen=True)
+class LabelWords:
+    """Tokens of each label's words: label -> word -> token ids."""
+
+    tokens: tuple[tuple[tuple[int, ...], ...], ...]
+
+    @cached_property
+    def words(self) -> list[tuple[int, ...]]:
+        """All words, label by label."""
+        return list(chain.from_iterable(self.tokens))
+
+    @cached_property
+    def n_masks(self) -> int:
+        """Masks that the longest word needs."""
+        return max(len(word) for word in self.words)
+
+    @cached_property
+    def mean(self) -> torch.Tensor:
+        """Matrix (words, labels) that averages words' scores into their label's."""
+        matrix = torch.zeros(len(self.words), len(self.tokens))
+        start = 0
+        for label, group in enumerate(self.tokens):
+            matrix[start : start + len(group), label] = 1 / len(group)
+            start += len(group)
+        return matrix
+
+
+class PatternEncoder:
+    """Turns rows into the inputs of one pattern, for one tokenizer."""
+
+    def __init__(self, pattern: Pattern, tokenizer: Tokenizer, max_tokens: int):
+        self.pattern = pattern
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.layout = layout_of(tokenizer)
+        self.words = LabelWords(
+            tuple(tuple(self._word(word) for word in group) for group in pattern.words)
+        )
+        self._pieces = _pieces(pattern)
+        # Special tokens and masks, which every input has.
+        self._n_own = len(self._assemble([()] * len(self._pieces)).ids)
+
+    def encode(self, rows: Sequence[Mapping[str, str]]) -> list[Encoded]:
+        """The rows as model inputs, none longer than `max_tokens`."""
+        return [encoded for encoded, _ in self._encode(rows)]
+
+    def count_truncated(self, rows: Sequence[Mapping[str, str]]) -> int:
+        """How many of the rows lose tokens."""
+        return sum(cut for _, cut in self._encode(rows))
+
+    def problems(self) -> list[str]:
+        """What makes the pattern unusable with this tokenizer."""
+        found = []
+        unknown = self.tokenizer.unk_token_id
+        owner: dict[tuple[int, ...], tuple[str, str]] = {}
+        for label, group, tokens in zip(
+            self.pattern.labels, self.pattern.words, self.words.tokens, strict=True
+        ):
+            for word, ids in zip(group, tokens, strict=True):
+                if not ids or unknown in ids:
+                    found.append(f"label word {word!r} has tokens that the model does not know")
+                    continue
+                if ids in owner and owner[ids][0] != label:
+                    found.append(
+                        f"label words {owner[ids][1]!r} ({owner[ids][0]}) and {word!r} ({label}) "
+                        "are the same tokens for this model"
+                    )
+                owner.setdefault(ids, (label, word))
+        fixed = self._fixed_tokens()
+        if fixed >= self.max_tokens:
+            found.append(
+                f"its own words and masks take {fixed} of max_tokens = {self.max_tokens}, "
+                "which leaves none for the text"
+            )
+        return found
+
+    def _encode(self, rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[Encoded, bool]]:
+        chunks = [self._chunk(p, rows) for p in self._pieces if isinstance(p, tuple)]
+        for row in zip(*chunks, strict=True) if chunks else ((),) * len(rows):
+            kept, cut = _truncate(row, self.max_tokens - self._n_own)
+            yield self._assemble(kept), cut
+
+    def _assemble(self, chunks: Sequence[Sequence[int]]) -> Encoded:
+        """The chunks' tokens with masks and special tokens around them."""
+        texts = iter(chunks)
+        ids = list(self.layout.prefix)
+        slot = boundary = 0
+        for piece in self._pieces:
+            if piece == "mask":
+                slot = len(ids)
+                ids += (self.layout.mask,) * self.words.n_masks
+            elif piece == "sep":
+                ids += self.layout.middle
+                boundary = len(ids)
+            else:
+                ids += next(texts)
+        ids += self.layout.suffix
+        return Encoded(tuple(ids), slot, boundary or len(ids))
+
+    def _chunk(self, parts: Chunk, rows: Sequence[Mapping[str, str]]) -> list[_Tokens]:
+        texts, ends = [], []
+        for row in rows:
+            pieces = [part if isinstance(part, str) else fill(part, row) for part in parts]
+            texts.append("".join(pieces))
+            ends.append(np.cumsum([len(piece) for piece in pieces]))
+        tokens = _tokenise(self.tokenizer, texts)
+        shortenable = [isinstance(part, Field) and "keep" not in part.specs for part in parts]
+        chunks = []
+        for ids, offsets, end in zip(*tokens, ends, strict=True):
+            # A token belongs to the part of its last character: its first may be a space before.
+            owners = np.searchsorted(end, np.maximum(offsets - 1, 0), side="right")
+            chunks.append(_Tokens(ids, np.minimum(owners, len(parts) - 1), shortenable))
+        return chunks
+
+    def _fixed_tokens(self) -> int:
+        """Tokens of an input whose columns are all empty."""
+        columns = {part.name: "" for part in self.pattern.parts if isinstance(part, Field)}
+        chunks = [self._chunk(p, [columns])[0] for p in self._pieces if isinstance(p, tuple)]
+        return self._n_own + sum(len(chunk.ids) for chunk in chunks)
+
+    def _word(self, word: str) -> tuple[int, ...]:
+        """Tokens of a word as it stands at the mask, after what the template has before it."""
+        index = next(
+            i for i, p in enumerate(self.pattern.parts) if isinstance(p, Field) and p.name == "mask"
+        )
+        literal = self.pattern.parts[index - 1] if index else ""
+        before = literal[-1:] if isinstance(literal, str) else ""
+        if before.isspace():
+            before = " "
+        (ids,), (ends,) = _tokenise(self.tokenizer, [before + word])
+        if before in ("", " "):
+            return tuple(ids)
+        own = [i for i, end in zip(ids, ends, strict=True) if end > len(before)]
+        alone = _tokenise(self.tokenizer, [before])[0][0]
+        if len(alone) + len(own) != len(ids):  # the character before melted into the word
+            own = _tokenise(self.tokenizer, [word])[0][0]
+        return tuple(own)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    ids: list[int]
+    owners: np.ndarray[Any, Any]  # (tokens,) index of each token's part
+    shortenable: list[bool]  # (parts,)
+
+
+def layout_of(tokenizer: Tokenizer) -> Layout:
+    """The special tokens of a tokenizer, found by what it does with two segments."""
+    if tokenizer.mask_token_id is None:
+        raise UserError(f"model: {tokenizer.name_or_path} has no mask token; name a masked LM")
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"model: {tokenizer.name_or_path} has a slow tokenizer; one with a tokenizer.json works"
+        )
+    probe = tokenizer("a", "a", return_special_tokens_mask=True)
+    special = probe["special_tokens_mask"]
+    ids = probe["input_ids"]
+    first = special.index(0)
+    middle = special.index(1, first)
+    second = special.index(0, middle)
+    last = special.index(1, second) if 1 in special[second:] else len(ids)
+    types = probe.get("token_type_ids", [0] * len(ids))
+    return Layout(
+        prefix=tuple(ids[:first]),
+        middle=tuple(ids[middle:second]),
+        suffix=tuple(ids[last:]),
+        second_type=types[second],
+        has_types="token_type_ids" in tokenizer.model_input_names,
+        pad=tokenizer.pad_token_id,
+        mask=tokenizer.mask_token_id,
+    )
+
+
+def shorten(lengths: Sequence[int], budget: int) -> list[int]:
+    """Lengths that fit the budget, taken from the longest (of equal ones from the later).
+
+    >>> shorten([10, 3, 7], 12)
+    [5, 3, 4]
+    """
+    if sum(lengths) <= budget:
+        return list(lengths)
+    low, high = 0, max(lengths)  # the largest cap that still fits
+    while low < high:
+        cap = (low + high + 1) // 2
+        if sum(min(length, cap) for length in lengths) <= budget:
+            low = cap
+        else:
+            high = cap - 1
+    kept = [min(length, low) for length in lengths]
+    spare = max(budget, 0) - sum(kept)
+    for i, length in enumerate(lengths):
+        if length > low and spare > 0:
+            kept[i] += 1
+            spare -= 1
+    return kept
+
+
+def collate(
+    rows: Sequence[Encoded], layout: Layout, device: torch.device | str = "cpu"
+) -> dict[str, torch.Tensor]:
+    """Padded model inputs, each (rows, tokens)."""
+    width = max(len(row.ids) for row in rows)
+    ids = np.full((len(rows), width), layout.pad, np.int64)
+    attention = np.zeros((len(rows), width), np.int64)
+    types = np.zeros((len(rows), width), np.int64)
+    for n, row in enumerate(rows):
+        ids[n, : len(row.ids)] = row.ids
+        attention[n, : len(row.ids)] = 1
+        types[n, row.boundary : len(row.ids)] = layout.second_type
+    inputs = {"input_ids": ids, "attention_mask": attention}
+    if layout.has_types:
+        inputs["token_type_ids"] = types
+    return {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
+
+
+def write_encoded(file: Path, rows: Sequence[Encoded]) -> None:
+    """Keep encoded rows, so that every model of a pattern reads the same tokens."""
+    table = pa.table(
+        {
+            "ids": pa.array([row.ids for row in rows], pa.list_(pa.int32())),
+            "slot": pa.array([row.slot for row in rows], pa.int32()),
+            "boundary": pa.array([row.boundary for row in rows], pa.int32()),
+        }
+    )
+    pq.write_table(table, file, compression="zstd")
+
+
+def read_encoded(file: Path) -> list[Encoded]:
+    """Rows that `write_encoded` kept."""
+    columns = pq.read_table(file).to_pydict()
+    return [
+        Encoded(tuple(ids), slot, boundary)
+        for ids, slot, boundary in zip(
+            columns["ids"], columns["slot"], columns["boundary"], strict=True
+        )
+    ]
+
+
+def describe_words(encoder: PatternEncoder) -> dict[str, list[list[str]]]:
+    """The tokens of each label's words, to be read by a person."""
+    return {
+        label: [encoder.tokenizer.convert_ids_to_tokens(list(ids)) for ids in group]
+        for label, group in zip(encoder.pattern.labels, encoder.words.tokens, strict=True)
+    }
+
+
+def check_encoders(encoders: Sequence[PatternEncoder]) -> list[str]:
+    """Every problem of every pattern with its tokenizer."""
+    return [
+        f"pattern {encoder.pattern.name!r}: {problem}"
+        for encoder in encoders
+        for problem in encoder.problems()
+    ]
+
+
+def _pieces(pattern: Pattern) -> list[Chunk | Slot]:
+    """The template cut at its slots: "mask", "sep", and between them tuples of parts.
+
+    Spaces at a segment's ends and before the mask go: mask tokens bring their own.
+    """
+    pieces: list[list[str | Field] | Slot] = [[]]
+    for part in pattern.parts:
+        if isinstance(part, Field) and part.name in SLOTS:
+            pieces += ["mask" if part.name == "mask" else "sep", []]
+        elif isinstance(pieces[-1], list):
+            pieces[-1].append(part)
+    result: list[Chunk | Slot] = []
+    for n, piece in enumerate(pieces):
+        if not isinstance(piece, list):
+            result.append(piece)
+        elif trimmed := _trim(piece, start=n == 0 or pieces[n - 1] == "sep"):
+            result.append(tuple(trimmed))
+    return result
+
+
+def _trim(parts: list[str | Field], *, start: bool) -> list[str | Field]:
+    if parts and start and isinstance(parts[0], str):
+        parts = [parts[0].lstrip(), *parts[1:]]
+    if parts and isinstance(parts[-1], str):
+        parts = [*parts[:-1], parts[-1].rstrip()]
+    return [part for part in parts if part != ""]
+
+
+def _tokenise(
+    tokenizer: Tokenizer, texts: list[str]
+) -> tuple[list[list[int]], list[np.ndarray[Any, Any]]]:
+    """Token ids and the ends of their characters, for each text; no special token is read in it."""
+    if not texts:
+        return [], []
+    batch = tokenizer(
+        texts,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        split_special_tokens=True,
+        truncation=False,
+        verbose=False,
+    )
+    ends = [
+        np.fromiter((end for _, end in offsets), np.int64, len(offsets))
+        for offsets in batch["offset_mapping"]
+    ]
+    return batch["input_ids"], ends
+
+
+def _truncate(chunks: Sequence[_Tokens], budget: int) -> tuple[list[list[int]], bool]:
+    """The chunks' tokens, with as many taken from the ends of columns as the budget asks."""
+    total = sum(len(chunk.ids) for chunk in chunks)
+    if total <= budget:
+        return [chunk.ids for chunk in chunks], False
+    counts = [
+        (n, part, int((chunk.owners == part).sum()))
+        for n, chunk in enumerate(chunks)
+        for part, can in enumerate(chunk.shortenable)
+        if can
+    ]
+    lengths = [count for *_, count in counts]
+    kept = shorten(lengths, budget - (total - sum(lengths)))
+    result = []
+    for n, chunk in enumerate(chunks):
+        keep = np.ones(len(chunk.ids), bool)
+        for (owner, part, count), left in zip(counts, kept, strict=True):
+            if owner == n and left < count:
+                keep[np.flatnonzero(chunk.owners == part)[left:]] = False
+        result.append([i for i, k in zip(chunk.ids, keep, strict=True) if k])
+    return result, True

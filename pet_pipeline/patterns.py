@@ -1,0 +1,263 @@
+"""Read tasks and patterns from their files, and say everything that is wrong with them.
+
+All checks here need neither data nor a model.
+"""
+
+from __future__ import annotations
+
+import string
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pet_pipeline.errors import UserError, listed, nearest, raise_all
+
+SLOTS = ("mask", "sep")
+RESERVED = ("soft", "demos", "id", "label")  # names no column may have, besides the slots
+SPECS = ("strip_punct", "lower_first", "keep")
+METRIC_NAMES = ("accuracy", "f1", "f1_macro", "mcc")
+TASK_FILE = "task.toml"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One `{name:spec,spec}` of a template."""
+
+    name: str
+    specs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A cloze template, and for each label the words that may stand at its mask: a PVP.
+
+    >>> parts = (Field("text"), " It was ", Field("mask"), ".")
+    >>> pattern = Pattern("it_was", parts, ("bad", "good"), (("terrible",), ("great",)))
+    >>> pattern.render({"text": "Nice."})
+    'Nice. It was {mask}.'
+    """
+
+    name: str
+    parts: tuple[str | Field, ...]
+    labels: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...]  # one group for each label
+
+    def render(self, row: Mapping[str, str]) -> str:
+        """The template filled in for a person to read; slots stay as they are written."""
+        return "".join(
+            part
+            if isinstance(part, str)
+            else "{" + part.name + "}"
+            if part.name in SLOTS
+            else fill(part, row)
+            for part in self.parts
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task and its patterns."""
+
+    name: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    metric: str
+    patterns: tuple[Pattern, ...]
+
+
+def load_task(folder: Path | str) -> Task:
+    """The task of a folder: `task.toml`, and one pattern for every other `*.toml`.
+
+    Raises `UserError` with every problem of every file.
+    """
+    folder = Path(folder)
+    task_file = folder / TASK_FILE
+    raw = _read_task(task_file)
+    task_problems = [*_check_task(raw)]
+    raise_all(f"{task_file}: {problem}" for problem in task_problems)
+    columns, labels = tuple(raw["columns"]), tuple(raw["labels"])
+    problems, patterns = [], []
+    files = sorted(file for file in folder.glob("*.toml") if file.name != TASK_FILE)
+    for file in files:
+        found = _load_pattern(file, columns, labels, raw.get("verbalizer", {}))
+        if isinstance(found, Pattern):
+            patterns.append(found)
+        else:
+            problems += [f"{file}: {problem}" for problem in found]
+    if not files:
+        problems.append(f"{folder}: no pattern; add a file with template = '... {{mask}} ...'")
+    raise_all(problems)
+    metric = raw.get("metric", "accuracy")
+    return Task(folder.resolve().name, columns, labels, metric, tuple(patterns))
+
+
+def fill(field: Field, row: Mapping[str, str]) -> str:
+    """A row's text as a column field puts it into the template.
+
+    >>> fill(Field("text", ("strip_punct", "lower_first")), {"text": "It rains. "})
+    'it rains'
+    """
+    text = row[field.name].strip()
+    if "strip_punct" in field.specs:
+        text = text.rstrip(string.punctuation + string.whitespace)
+    if "lower_first" in field.specs:
+        text = text[:1].lower() + text[1:]
+    return text
+
+
+def parse_template(template: str) -> tuple[str | Field, ...]:
+    """The parts of a template: literal text and fields; raises `ValueError` on bad syntax."""
+    parts: list[str | Field] = []
+    for text, name, spec, conversion in string.Formatter().parse(template):
+        if text:
+            parts.append(text)
+        if name is not None:
+            if conversion or "{" in (spec or ""):
+                raise ValueError(f"{{{name}...}}: only {{name}} and {{name:spec,spec}} are read")
+            specs = tuple(s.strip() for s in (spec or "").split(",") if s.strip())
+            parts.append(Field(name, specs))
+    return tuple(parts)
+
+
+def _load_pattern(
+    file: Path, columns: tuple[str, ...], labels: tuple[str, ...], default: Mapping[str, Any]
+) -> Pattern | list[str]:
+    """The pattern of a file, or what is wrong with it."""
+    try:
+        raw = _read(file)
+    except ValueError as error:
+        return [str(error)]
+    problems = [*_unknown(raw, ("template", "verbalizer"))]
+    parts: tuple[str | Field, ...] = ()
+    try:
+        parts = parse_template(_template(raw))
+        problems += _check_parts(parts, columns)
+    except ValueError as error:
+        problems.append(str(error) if "template" in str(error) else f"template: {error}")
+    verbalizer = raw.get("verbalizer", default)
+    word_problems = [*_check_verbalizer(verbalizer, labels)]
+    if problems or word_problems:
+        return problems + word_problems
+    words = _words(verbalizer)
+    return Pattern(file.stem, parts, labels, tuple(words[label] for label in labels))
+
+
+def _template(raw: Mapping[str, Any]) -> str:
+    template = raw.get("template")
+    if isinstance(template, str):
+        return template
+    if isinstance(raw.get("verbalizer"), dict) and "template" in raw["verbalizer"]:
+        raise ValueError("template must stand above [verbalizer]; below it, it counts as a label")
+    if template is not None:
+        raise ValueError(f"template: a string is needed; found {template!r}")
+    raise ValueError('no template; write template = "... {mask} ..."')
+
+
+def _check_parts(parts: Iterable[str | Field], columns: tuple[str, ...]) -> Iterator[str]:
+    fields = [part for part in parts if isinstance(part, Field)]
+    names = [field.name for field in fields]
+    if names.count("mask") != 1:
+        yield f"template has {names.count('mask')} {{mask}}; exactly one is needed, however long the words"
+    if names.count("sep") > 1:
+        yield f"template has {names.count('sep')} {{sep}}; a model takes at most two segments"
+    strangers = [name for name in names if name not in (*columns, *SLOTS)]
+    if not strangers and not set(names) & set(columns):
+        yield f"template has no text column; there are {listed(columns)}"
+    for field in fields:
+        if field.name in strangers:
+            yield _stranger(field.name, columns)
+        for spec in field.specs:
+            if field.name in SLOTS:
+                yield f"{{{field.name}:{spec}}}: {{{field.name}}} takes no spec"
+            elif field.name in columns and spec not in SPECS:
+                yield f"{{{field.name}:{spec}}}: no such spec{nearest(spec, SPECS)}"
+
+
+def _stranger(name: str, columns: tuple[str, ...]) -> str:
+    if name in ("soft", "demos"):
+        return f"{{{name}}} is reserved; this version has no such slot"
+    return f"{{{name}}} is no column of this task{nearest(name, (*columns, *SLOTS))}"
+
+
+def _check_verbalizer(table: Any, labels: tuple[str, ...]) -> Iterator[str]:
+    if not isinstance(table, dict):
+        yield f"verbalizer: a table is needed, [verbalizer]; found {table!r}"
+        return
+    for label, words in table.items():
+        group = [words] if isinstance(words, str) else words
+        if not isinstance(group, list) or not all(isinstance(word, str) for word in group):
+            yield f"verbalizer: {label!r} needs a list of words; found {words!r}"
+            return
+    yield from _check_words(_words(table), labels)
+
+
+def _check_words(words: Mapping[str, tuple[str, ...]], labels: tuple[str, ...]) -> Iterator[str]:
+    for label in words:
+        if label not in (*labels, "template"):
+            yield f"verbalizer: {label!r} is no label of this task{nearest(label, labels)}"
+    owner: dict[str, str] = {}
+    for label in labels:
+        if not words.get(label):
+            yield f"verbalizer: no word for label {label!r}"
+        for word in words.get(label, ()):
+            if word != word.strip() or not word:
+                yield f"verbalizer: {word!r} has spaces around it; the template says where they are"
+            if owner.get(word) == label:
+                yield f"verbalizer: {word!r} stands twice for {label!r}"
+            elif word in owner:
+                yield f"verbalizer: {word!r} stands for both {owner[word]!r} and {label!r}"
+            owner[word] = label
+
+
+def _check_task(raw: Mapping[str, Any]) -> Iterator[str]:
+    yield from _unknown(raw, ("columns", "labels", "metric", "verbalizer"))
+    for key in ("columns", "labels"):
+        value = raw.get(key)
+        if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+            yield f'{key}: a list of strings is needed, such as ["a", "b"]; found {value!r}'
+        elif len(set(value)) < len(value):
+            yield f"{key}: {listed(value)} has a name twice"
+        elif key == "labels" and len(value) < 2:
+            yield f"labels: {listed(value)} is one label; a classifier needs two or more"
+        elif key == "columns":
+            for column in value:
+                if column in (*SLOTS, *RESERVED):
+                    yield f"columns: {column!r} has a meaning of its own; give the column another name"
+    metric = raw.get("metric", "accuracy")
+    if metric not in METRIC_NAMES:
+        yield f"metric: {metric!r} is no metric{nearest(str(metric), METRIC_NAMES)}"
+    labels = raw.get("labels")
+    if metric == "f1" and isinstance(labels, list) and len(labels) != 2:
+        yield f"metric: 'f1' is for two labels, here are {len(labels)}; 'f1_macro' is for any number"
+    if not isinstance(raw.get("verbalizer", {}), dict):
+        yield f"verbalizer: a table is needed, [verbalizer]; found {raw['verbalizer']!r}"
+
+
+def _unknown(raw: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[str]:
+    for key in raw:
+        if key not in known:
+            yield f"unknown key {key!r}{nearest(key, known)}"
+
+
+def _read_task(file: Path) -> dict[str, Any]:
+    try:
+        return _read(file)
+    except FileNotFoundError:
+        near = sorted(p.parent.name for p in file.parent.parent.glob("*/task.toml"))
+        hint = nearest(file.parent.name, near) if near else "; a task is a folder with a task.toml"
+        raise UserError(f"{file}: no such task{hint}") from None
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text ({error.reason})") from None
+
+
+def _words(table: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {label: (w,) if isinstance(w, str) else tuple(w) for label, w in table.items()}

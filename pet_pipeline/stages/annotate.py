@@ -1,0 +1,113 @@
+"""Every model scores every shard of the pool, and the tables to measure on."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from pet_pipeline.config import Annotate, Machine, Settings
+from pet_pipeline.data import write_scores
+from pet_pipeline.models import Pretrained
+from pet_pipeline.patterns import Pattern
+from pet_pipeline.run import Result, Run
+from pet_pipeline.stages.results import (
+    ENCODED,
+    SCORES,
+    TABLE,
+    Model,
+    Scores,
+    Tables,
+    shard_file,
+    weights_of,
+)
+
+if TYPE_CHECKING:
+    from pet_pipeline.encoding import PatternEncoder
+
+
+def annotate(
+    run: Run, models: list[Model], tables: Tables, settings: Settings, *, generation: int = 0
+) -> list[Scores]:
+    """The models' scores of the pool, a shard a unit, and of the test and development tables."""
+    units: dict[str, tuple[Model, str]] = {}
+    calls: dict[str, dict[str, Any]] = {}
+    for model in models:
+        parts: list[tuple[str, Result, Result, int | None]] = [
+            (f"{n:05d}", encoded, tables.pool, n)
+            for n, encoded in enumerate(tables.encoded[model.pattern.name])
+        ]
+        for place in ("test", "development"):
+            table = getattr(tables, place)
+            if table:
+                encoded = tables.encoded_extra[model.pattern.name, place]
+                parts.append((place, encoded, table, None))
+        for place, encoded, table, number in parts:
+            units[f"{model.name}-{place}"] = (model, place)
+            calls[f"{model.name}-{place}"] = {
+                "base": model.base,
+                "model": model.result,
+                "pattern": model.pattern,
+                "encoded": encoded,
+                "table": table,
+                "shard": number,
+                "settings": settings.annotate,
+                "max_tokens": settings.finetune.max_tokens,
+            }
+    results = run.do(f"gen-{generation}/annotate", _annotate, calls)
+    shards: dict[str, list[Result]] = {model.name: [] for model in models}
+    extra: dict[str, dict[str, Result]] = {model.name: {} for model in models}
+    for (model, place), result in zip(units.values(), results, strict=True):
+        if place.isdigit():
+            shards[model.name].append(result)
+        else:
+            extra[model.name][place] = result
+    return [Scores(model, tuple(shards[model.name]), extra[model.name]) for model in models]
+
+
+def _annotate(
+    out: Path,
+    machine: Machine,
+    *,
+    base: Pretrained,
+    model: Result,
+    pattern: Pattern,
+    encoded: Result,
+    table: Result,
+    shard: int | None,
+    settings: Annotate,
+    max_tokens: int,
+) -> dict[str, Any]:
+    from pet_pipeline.encoding import read_encoded
+    from pet_pipeline.inference import score_rows
+
+    loaded, encoder = _load(weights_of(model, base), model.key, pattern, max_tokens)
+    rows = read_encoded(encoded.dir / ENCODED)
+    start = time.perf_counter()
+    scores = score_rows(
+        loaded,
+        rows,
+        encoder.layout,
+        encoder.words,
+        machine=machine,
+        what=f"annotate {model.dir.name}",
+        decoding=settings.decoding,
+    )
+    seconds = time.perf_counter() - start
+    file = table.dir / TABLE if shard is None else shard_file(table, shard)
+    ids = pq.read_table(file, columns=["id"])["id"].combine_chunks()
+    write_scores(out / SCORES, ids, scores, pattern.labels)
+    return {"rows": len(rows), "rows_per_second": round(len(rows) / max(seconds, 1e-9), 1)}
+
+
+@functools.lru_cache(maxsize=1)  # the shards of a model come one after the other
+def _load(
+    weights: Pretrained, key: str, pattern: Pattern, max_tokens: int
+) -> tuple[Any, PatternEncoder]:
+    from pet_pipeline.encoding import PatternEncoder
+    from pet_pipeline.pretrained import load_mlm, load_tokenizer
+
+    return load_mlm(weights), PatternEncoder(pattern, load_tokenizer(weights), max_tokens)

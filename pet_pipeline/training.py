@@ -1,0 +1,145 @@
+"""The one training loop.
+
+What a step does is a function of the seed and the step's number alone, so a run that goes on
+from a checkpoint ends where an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pet_pipeline.config import Machine, Optimiser
+from pet_pipeline.pretrained import autocast, device_of
+from pet_pipeline.progress import progress
+from pet_pipeline.seeds import seed_from
+
+CHECKPOINT = "checkpoint.safetensors"
+
+# step -> the step's losses, each scaled so that their sum is the loss; consumed one by one, so
+# that only one part's activations are held
+Losses = Callable[[int], Iterator[Tensor]]
+
+
+def fit(
+    model: Any,
+    losses: Losses,
+    *,
+    steps: int,
+    optimiser: Optimiser,
+    seed: int,
+    machine: Machine,
+    what: str,
+    checkpoints: Path | None = None,
+) -> float:
+    """Train a model in place for exactly `steps` updates; returns the mean loss of the last tenth.
+
+    checkpoints: a folder to save to and to go on from
+    """
+    device = device_of(machine)
+    model.to(device).train()
+    adam = _adamw(model, optimiser)
+    history: list[float] = []
+    start = _restore(checkpoints, model, adam) if checkpoints else 0
+    saved = time.monotonic()
+    with progress(what, steps, "steps") as advance:
+        advance(start)
+        for step in range(start, steps):
+            torch.manual_seed(seed_from("step", seed, step))
+            rate = optimiser.learning_rate * _schedule(step, steps, optimiser.warmup)
+            for group in adam.param_groups:
+                group["lr"] = rate
+            history.append(_update(model, adam, losses, step, optimiser.clip, machine, device))
+            advance(1)
+            if checkpoints and time.monotonic() - saved >= machine.checkpoint_seconds:
+                _save(checkpoints, model, adam, step + 1)
+                saved = time.monotonic()
+    model.eval()
+    if checkpoints:
+        (checkpoints / CHECKPOINT).unlink(missing_ok=True)
+    recent = history[-max(1, steps // 10) :]
+    return float(np.mean(recent)) if recent else 0.0
+
+
+def _update(
+    model: Any,
+    adam: torch.optim.AdamW,
+    losses: Losses,
+    step: int,
+    clip: float,
+    machine: Machine,
+    device: torch.device,
+) -> float:
+    total = 0.0
+    parts = losses(step)
+    while True:
+        with autocast(machine, device):
+            loss = next(parts, None)
+        if loss is None:
+            break
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    adam.step()
+    adam.zero_grad(set_to_none=True)
+    return total
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up from the first step's share to 1, linear decay to 0 behind the last step."""
+    rising = round(steps * warmup)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return (steps - step) / max(1, steps - rising)
+
+
+def _adamw(model: Any, optimiser: Optimiser) -> torch.optim.AdamW:
+    decayed, plain = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # Biases and the scales of normalisation layers are the vectors of a transformer.
+            (plain if parameter.ndim < 2 else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": optimiser.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=optimiser.learning_rate)
+
+
+def _save(folder: Path, model: Any, adam: torch.optim.AdamW, step: int) -> None:
+    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for parameter, state in adam.state.items():
+        tensors |= {f"adam.{key}.{names[parameter]}": value for key, value in state.items()}
+    beside = folder / f".{CHECKPOINT}.partial"
+    copies = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    save_file(copies, beside, metadata={"step": str(step)})
+    beside.replace(folder / CHECKPOINT)
+
+
+def _restore(folder: Path, model: Any, adam: torch.optim.AdamW) -> int:
+    """Load the checkpoint of a folder, if there is one; returns the number of steps done."""
+    file = folder / CHECKPOINT
+    if not file.exists():
+        return 0
+    with safe_open(file, "pt") as stored:  # type: ignore[no-untyped-call]
+        keys = set(stored.keys())
+        for name, parameter in model.named_parameters():
+            with torch.no_grad():
+                parameter.copy_(stored.get_tensor(f"model.{name}"))
+            adam.state[parameter] = {
+                key: stored.get_tensor(f"adam.{key}.{name}").to(
+                    "cpu" if key == "step" else parameter.device
+                )
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"adam.{key}.{name}" in keys
+            }
+        return int(stored.metadata()["step"])

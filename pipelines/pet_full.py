@@ -1,0 +1,58 @@
+"""PET from end to end: few labels and a pool in, a classifier and a report out.
+
+    python pipelines/pet_full.py                       the demo task
+    python pipelines/pet_full.py my.toml               your settings (`pet config > my.toml`)
+    python pipelines/pet_full.py --task patterns/mine --labelled l.csv --pool p.csv --test t.csv
+
+Type the same command again to go on after a stop. Copy this file and change it.
+"""
+
+from pet_pipeline import (
+    Generation,
+    Run,
+    Settings,
+    annotate,
+    baseline,
+    command,
+    distill,
+    ensemble,
+    evaluate,
+    finetune,
+    grow,
+    load_task,
+    prepare,
+    write_report,
+)
+
+
+def pet_full(settings: Settings, run: Run) -> None:
+    """Every stage in its order; with `run.plan`, each only says what it would do."""
+    task = load_task(settings.task)
+    tables = prepare(run, task, settings)
+    supervised = baseline(run, task, tables, settings)
+    generations: list[Generation] = []
+    grown = {}
+    for number in range(settings.ipet.generations + 1):
+        if number > 0:  # iPET: the models of the last generation label more rows for this one
+            scores = generations[-1].scores
+            grown = grow(run, task, scores, tables, settings, generation=number)
+        models = finetune(run, task, tables, settings, generation=number, grown=grown)
+        scores = annotate(run, models, tables, settings, generation=number)
+        soft = ensemble(run, task, scores, tables, settings, generation=number)
+        generations.append(Generation(number, scores, soft, grown))
+    classifier = distill(run, task, generations[-1].soft, tables, settings)
+    metrics = evaluate(run, task, generations, tables, classifier=classifier, baseline=supervised)
+    write_report(
+        run,
+        task,
+        generations,
+        tables,
+        settings,
+        metrics=metrics,
+        classifier=classifier,
+        baseline=supervised,
+    )
+
+
+if __name__ == "__main__":
+    command(pet_full)
