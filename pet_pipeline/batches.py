@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from pet_pipeline.seeds import seed_from
 
+SHORTEST_SHARE = 0.7  # of a batch's longest row; shorter ones would be padding for the most part
+FEW_TOKENS = 256  # below, a batch costs the same whatever is in it
+
 
 def batch_rows(n_rows: int, batch_size: int, *, seed: int, step: int) -> list[int]:
     """The rows of a step: every row once before any row twice, in an order of each pass's own.
@@ -34,7 +37,9 @@ def cut_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     batches: list[list[int]] = []
     width = 0
     for n in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
-        if not batches or (len(batches[-1]) + 1) * width > batch_tokens:
+        padded = (len(batches[-1]) + 1) * width if batches else 0
+        wasteful = lengths[n] < SHORTEST_SHARE * width and padded > FEW_TOKENS
+        if not batches or padded > batch_tokens or wasteful:
             batches.append([])
             width = max(1, lengths[n])
         batches[-1].append(n)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.special import softmax
 from torch import Tensor
@@ -90,7 +91,8 @@ def distill_classifier(
 ) -> float:
     """Train a classifier in place on soft labels, with the labelled rows mixed in.
 
-    The loss is (1-g) * T^2 * KL(soft label at T || classifier at T) + g * CE (1503.02531, section 2).
+    The loss is (1-g) * T^2 * KL(soft label at T || classifier at T) + g * CE
+    (1503.02531, section 2).
     probs: (rows, labels) soft labels at T = 1; batches: for each step, rows of `pool`
     """
     device = device_of(machine)
@@ -153,7 +155,7 @@ class Classifier:
         encodings = encode_texts(self.tokenizer, rows, self.columns, self.max_tokens)
         pad = self.tokenizer.pad_token_id
         logits = classify_rows(self.model, encodings, pad, machine=self.machine, what=what)
-        return softmax(logits, axis=-1)
+        return np.asarray(softmax(logits, axis=-1))
 
 
 def _gold_losses(

@@ -17,7 +17,7 @@ from pet_pipeline.errors import UserError, nearest, raise_all
 from pet_pipeline.progress import progress, say
 from pet_pipeline.run import CONFIG, Run
 
-Pipeline = Callable[[Settings, Run], None]
+Pipeline = Callable[[Settings, Run], object]
 
 GO_ON = "to go on from here, type the same command again"
 

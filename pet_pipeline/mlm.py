@@ -173,7 +173,7 @@ def _refill(
     steps = torch.arange(length, device=slots.device)
     size = max(1, batch_tokens // inputs["input_ids"].shape[1])
     scores = []
-    for part in torch.arange(len(owner), device=slots.device).split(size):
+    for part in torch.split(torch.arange(len(owner), device=slots.device), size):
         rows = owner[part]
         batch = {name: values[rows].clone() for name, values in inputs.items()}
         places = slots[rows, None] + steps

@@ -159,7 +159,8 @@ def _check_parts(parts: Iterable[str | Field], columns: tuple[str, ...]) -> Iter
     fields = [part for part in parts if isinstance(part, Field)]
     names = [field.name for field in fields]
     if names.count("mask") != 1:
-        yield f"template has {names.count('mask')} {{mask}}; exactly one is needed, however long the words"
+        found = names.count("mask")
+        yield f"template has {found} {{mask}}; exactly one is needed, however long the words"
     if names.count("sep") > 1:
         yield f"template has {names.count('sep')} {{sep}}; a model takes at most two segments"
     strangers = [name for name in names if name not in (*columns, *SLOTS)]
@@ -221,18 +222,22 @@ def _check_task(raw: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}: {listed(value)} has a name twice"
         elif key == "labels" and len(value) < 2:
             yield f"labels: {listed(value)} is one label; a classifier needs two or more"
-        elif key == "columns":
-            for column in value:
-                if column in (*SLOTS, *RESERVED):
-                    yield f"columns: {column!r} has a meaning of its own; give the column another name"
+    for column in raw.get("columns") or ():
+        if column in (*SLOTS, *RESERVED):
+            yield f"columns: {column!r} has a meaning of its own; give the column another name"
+    yield from _check_metric(raw)
+    if not isinstance(raw.get("verbalizer", {}), dict):
+        yield f"verbalizer: a table is needed, [verbalizer]; found {raw['verbalizer']!r}"
+
+
+def _check_metric(raw: Mapping[str, Any]) -> Iterator[str]:
     metric = raw.get("metric", "accuracy")
     if metric not in METRIC_NAMES:
         yield f"metric: {metric!r} is no metric{nearest(str(metric), METRIC_NAMES)}"
     labels = raw.get("labels")
     if metric == "f1" and isinstance(labels, list) and len(labels) != 2:
-        yield f"metric: 'f1' is for two labels, here are {len(labels)}; 'f1_macro' is for any number"
-    if not isinstance(raw.get("verbalizer", {}), dict):
-        yield f"verbalizer: a table is needed, [verbalizer]; found {raw['verbalizer']!r}"
+        many = f"'f1' is for two labels, here are {len(labels)}"
+        yield f"metric: {many}; 'f1_macro' is for any number"
 
 
 def _unknown(raw: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[str]:

@@ -121,7 +121,7 @@ def autocast(machine: Machine, device: torch.device) -> AbstractContextManager[A
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type == "cpu":
         cpu: Any = torch.cpu
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -145,6 +145,8 @@ def _load(auto: Any, model: Pretrained, **options: Any) -> tuple[Any, dict[str, 
             **options,
             dtype=torch.float32,
             use_safetensors=True,
+            # On CPUs the plain attention is the faster one for texts of some hundred tokens.
+            attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError, json.JSONDecodeError) as error:

@@ -40,9 +40,13 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
-    """A function to call with the number of units just done, shown with a rate and a time left."""
-    if multiprocessing.parent_process() is not None:  # a worker; its parent shows the units
+def progress(what: str, total: int, unit: str, *, lines: bool = True) -> Iterator[Advance]:
+    """A function to call with the number of units just done, shown with a rate and a time left.
+
+    lines: whether to print lines where there is no terminal for a bar
+    """
+    worker = multiprocessing.parent_process() is not None  # its parent shows the units
+    if worker or not (lines or _console.is_terminal):
         yield lambda n: None
     elif _console.is_terminal:
         with _bar(what, total, unit) as advance:

@@ -203,8 +203,8 @@ class Run:
         attempts = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
             delayed(_attempt)(unit, self.machine) for unit in units
         )
-        problems = []
-        with progress(stage, len(units), "units") as advance:
+        problems: list[str] = []
+        with progress(stage, len(units), "units", lines=False) as advance:
             for n, (folder, result, seconds, problem) in enumerate(attempts, 1):
                 advance(1)
                 if problem is not None:

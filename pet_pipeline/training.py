@@ -46,6 +46,7 @@ def fit(
     """
     device = device_of(machine)
     model.to(device).train()
+    model.get_input_embeddings().requires_grad_(not optimiser.frozen_embeddings)
     adam = _adamw(model, optimiser)
     history: list[float] = []
     start = _restore(checkpoints, model, adam) if checkpoints else 0
@@ -102,7 +103,8 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
 
 
 def _adamw(model: Any, optimiser: Optimiser) -> torch.optim.AdamW:
-    decayed, plain = [], []
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             # Biases and the scales of normalisation layers are the vectors of a transformer.
@@ -111,7 +113,7 @@ def _adamw(model: Any, optimiser: Optimiser) -> torch.optim.AdamW:
         {"params": decayed, "weight_decay": optimiser.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=optimiser.learning_rate)
+    return torch.optim.AdamW(groups, lr=optimiser.learning_rate, fused=True)
 
 
 def _save(folder: Path, model: Any, adam: torch.optim.AdamW, step: int) -> None:
@@ -130,7 +132,7 @@ def _restore(folder: Path, model: Any, adam: torch.optim.AdamW) -> int:
     file = folder / CHECKPOINT
     if not file.exists():
         return 0
-    with safe_open(file, "pt") as stored:  # type: ignore[no-untyped-call]
+    with safe_open(file, "pt") as stored:
         keys = set(stored.keys())
         for name, parameter in model.named_parameters():
             with torch.no_grad():

@@ -1,11 +1,13 @@
 """PET from end to end: few labels and a pool in, a classifier and a report out.
 
-    python pipelines/pet_full.py                       the demo task
-    python pipelines/pet_full.py my.toml               your settings (`pet config > my.toml`)
+    python pipelines/pet_full.py data/support/demo.toml     the demo
+    python pipelines/pet_full.py my.toml                    your settings (`pet config > my.toml`)
     python pipelines/pet_full.py --task patterns/mine --labelled l.csv --pool p.csv --test t.csv
 
 Type the same command again to go on after a stop. Copy this file and change it.
 """
+
+from typing import Any
 
 from pet_pipeline import (
     Generation,
@@ -21,15 +23,15 @@ from pet_pipeline import (
     grow,
     load_task,
     prepare,
+    read_metrics,
     write_report,
 )
 
 
-def pet_full(settings: Settings, run: Run) -> None:
-    """Every stage in its order; with `run.plan`, each only says what it would do."""
+def pet_full(settings: Settings, run: Run) -> dict[str, Any] | None:
+    """Few labels and a pool of unlabelled text in, a text classifier and a report out."""
     task = load_task(settings.task)
     tables = prepare(run, task, settings)
-    supervised = baseline(run, task, tables, settings)
     generations: list[Generation] = []
     grown = {}
     for number in range(settings.ipet.generations + 1):
@@ -41,6 +43,7 @@ def pet_full(settings: Settings, run: Run) -> None:
         soft = ensemble(run, task, scores, tables, settings, generation=number)
         generations.append(Generation(number, scores, soft, grown))
     classifier = distill(run, task, generations[-1].soft, tables, settings)
+    supervised = baseline(run, task, tables, settings)
     metrics = evaluate(run, task, generations, tables, classifier=classifier, baseline=supervised)
     write_report(
         run,
@@ -52,6 +55,7 @@ def pet_full(settings: Settings, run: Run) -> None:
         classifier=classifier,
         baseline=supervised,
     )
+    return read_metrics(metrics) if metrics and not run.plan else None
 
 
 if __name__ == "__main__":

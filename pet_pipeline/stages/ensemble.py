@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pet_pipeline.config import Ensemble, Machine, Settings
+from pet_pipeline.config import Machine, Settings
 from pet_pipeline.data import Floats, part_name, read_rows, read_scores, write_soft_labels
 from pet_pipeline.patterns import Task
 from pet_pipeline.pooling import disagreement, entropy, fit_pool, pool_scores

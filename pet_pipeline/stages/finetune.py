@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ def finetune(
     generation: int = 0,
     grown: dict[str, Result] | None = None,
 ) -> list[Model]:
-    """The models of a generation; without labels, or for 0 steps, the untuned model in each pattern.
+    """The models of a generation; untuned ones if there are no labels, or no steps.
 
     grown: by model, the rows that `grow` labelled for it
     """

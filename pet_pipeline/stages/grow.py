@@ -104,9 +104,10 @@ def _grow(
         rng = np.random.default_rng(seed_from("draw", name, label_name, generation))
         limit = ipet.candidates if from_nothing else None
         candidates = _candidates(teachers, label, limit)
-        chosen += [(*place, label, p) for *place, p in draw(candidates, wanted[label_name], rng)]
+        drawn = draw(candidates, wanted[label_name], rng)
+        chosen += [(shard, row, label, p) for shard, row, p in drawn]
     _write(out / TABLE, pool, chosen, labels)
-    added = {label_name: 0 for label_name in labels}
+    added = dict.fromkeys(labels, 0)
     for *_, label, _ in chosen:
         added[labels[label]] += 1
     short = {n: (added[n], wanted[n]) for n in labels if added[n] < wanted[n]}

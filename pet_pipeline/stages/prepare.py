@@ -254,7 +254,7 @@ def _check_patterns(
         cut = encoder.count_truncated(rows)
         if cut:
             say(
-                f"  {encoder.pattern.name}: {cut} of {len(rows)} texts are cut to {max_tokens} tokens"
+                f"  {encoder.pattern.name}: {cut} of {len(rows)} texts cut to {max_tokens} tokens"
             )
         described.append(
             {
