@@ -65,7 +65,7 @@ class Data(Section):
 class Optimiser(Section):
     """AdamW, linear warm-up and decay"""
 
-    learning_rate: float = Field(1e-4, gt=0, description="at its highest")
+    learning_rate: float = Field(3e-4, gt=0, description="at its highest")
     batch_size: Positive = Field(16, description="rows an update")
     warmup: Fraction = Field(0.1, description="share of the updates in which the rate rises")
     weight_decay: float = Field(0.01, ge=0, description="not on biases and LayerNorm")
@@ -134,7 +134,7 @@ class Baseline(Optimiser):
     """The same encoder tuned on the labelled rows alone, to compare with"""
 
     enabled: bool = Field(True, description="false leaves it out")
-    steps: Positive = Field(300, description="updates")
+    steps: Positive = Field(200, description="updates")
     max_tokens: Positive = Field(128, description="longest input")
 
 

@@ -332,10 +332,22 @@ def _file_digest(path: Path, size: int, mtime: int) -> str:
 
 def _changes(old: Any, new: Any, where: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
+        if "result" in old and "result" in new:
+            if old != new:
+                yield f"{where.removeprefix('params.')}: made by a unit that has changed"
+            return
         for key in old | new:
             yield from _changes(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for n, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(one, other, f"{where}[{n}]")
     elif old != new:
-        yield f"{where.removeprefix('params.')}: {old} -> {new}"
+        yield f"{where.removeprefix('params.')}: {_brief(old)} -> {_brief(new)}"
+
+
+def _brief(value: Any, limit: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _maker(machine: Machine) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""Every command and every program of the README works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from pet_pipeline.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+# Added to the commands that train, so that they take seconds on a tiny model.
+QUICK = (
+    "--set finetune.steps=2 --set distill.steps=2 --set baseline.steps=2 "
+    "--set machine.threads=1 --set finetune.max_tokens=64"
+)
+SAD = ["terrible day", "awful food, so bad", "bad, terrible, awful", "an awful terrible night"]
+HAPPY = ["great day", "wonderful food, so good", "good, great, wonderful", "a great good night"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+
+
+def test_make_targets_exist() -> None:
+    for line in (line for line in commands() if line.startswith("make ")):
+        done = subprocess.run(
+            [*shlex.split(line), "--dry-run"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_only_known_programs_are_shown() -> None:
+    assert {shlex.split(line)[0] for line in commands()} == {"make", "pet"}
+
+
+@pytest.fixture
+def workplace(
+    tmp_path: Path, tiny_mlm: Path, tiny_tables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder like a checkout's, with the tiny model for the embedded one, and the user's files."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "models").mkdir(parents=True)
+    (tmp_path / "data" / "models" / "minilm-mlm").symlink_to(tiny_mlm)
+    (tmp_path / "data" / "support").symlink_to(ROOT / "data" / "support")
+    toml = blocks("toml")
+    files = re.findall(r"`(patterns/mood/\w+\.toml)`", README)
+    folder = tmp_path / "patterns" / "mood"
+    folder.mkdir(parents=True)
+    assert len(files) == len(toml)
+    for name, text in zip(files, toml, strict=True):
+        (tmp_path / name).write_text(text)
+    labelled = {"text": SAD + HAPPY, "label": ["sad"] * 4 + ["happy"] * 4}
+    pa_csv.write_csv(pa.table(labelled), tmp_path / "labelled.csv")
+    pa_csv.write_csv(pa.table(labelled), tmp_path / "test.csv")
+    pa_csv.write_csv(pa.table({"text": (SAD + HAPPY) * 3}), tmp_path / "pool.csv")
+    return tmp_path
+
+
+def run(line: str, extra: str = "") -> str:
+    result = CliRunner().invoke(app, shlex.split(f"{line} {extra}")[1:])
+    assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
+    return result.output
+
+
+def test_own_data_and_settings(workplace: Path) -> None:
+    lines = [line for line in commands() if line.startswith("pet ")]
+    own = [line for line in lines if "mood" in line]
+    assert len(own) == 4
+    for line in own:
+        run(line, QUICK if line.startswith("pet run") else "")
+    labels = pq.read_table(workplace / "labels.parquet")
+    assert labels.num_rows == 24
+    assert set(labels["label"].to_pylist()) <= {"sad", "happy"}
+    for option in re.findall(r"--set '([^']+)'|--set ([\w.=\-]+)\)", README):
+        tomllib.loads("".join(option).replace("=", " = ", 1))
+    settings = [line for line in lines if "my.toml" in line]
+    assert len(settings) == 4
+    for line in settings:
+        if ">" in line:
+            (workplace / "my.toml").write_text(_mood(run(line.partition(">")[0])))
+        else:
+            run(line, "" if "--plan" in line else QUICK)
+
+
+def _mood(config: str) -> str:
+    """The default settings with the mood task, as a user would edit them."""
+    config = config.replace("patterns/support", "patterns/mood").replace("runs/support", "runs/m2")
+    for name in ("labelled", "pool", "test"):
+        config = config.replace(f'{name} = ""', f'{name} = "{name}.csv"')
+    return config
+
+
+def test_settings_of_the_table(workplace: Path) -> None:
+    rows = re.findall(r"^\| .+? \| (.+) \|$", README, re.MULTILINE)
+    settings = [text for row in rows for text in re.findall(r"`([a-z_]+\.\w+=[^`]+)`", row)]
+    assert len(settings) >= 8
+    for text in settings:
+        run(f"pet config --set '{text}'")
+
+
+def test_python_programs(workplace: Path) -> None:
+    run("pet run --task patterns/mood --labelled labelled.csv --pool pool.csv", QUICK)
+    classify, notebook = blocks("python")
+    classify = classify.replace("runs/support/", "runs/mood/")
+    table = {"text": SAD + HAPPY, "label": ["sad"] * 4 + ["happy"] * 4}
+    names = {"labelled": table, "pool": (SAD + HAPPY) * 3, "test": table}
+    quick = "dict(steps=2, max_tokens=64)"
+    notebook = notebook.replace("data=data)", f"data=data, finetune={quick}, distill={quick})")
+    program = workplace / "notebook.py"
+    lines = [f"{name} = {value!r}" for name, value in names.items()]
+    program.write_text("\n".join([*lines, notebook, classify]))
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=workplace, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "runs/notebook/distill/classifier" in done.stdout
+    assert re.search(r"'label': '(sad|happy)'", done.stdout)
