@@ -301,7 +301,7 @@ def _attempt(unit: Unit, machine: Machine) -> tuple[Path, Result | None, float, 
 def _line(
     stage: str, folder: Path, result: Result | None, seconds: float, count: str, left: float
 ) -> str:
-    name = stage if folder.name == folder.parents[0].name else f"{stage} {folder.name}"
+    name = stage if folder.name == stage else f"{stage} {folder.name}"
     info = result.info if result else {}
     told = "  ".join(
         f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}"

@@ -253,9 +253,7 @@ def _check_patterns(
     for encoder in encoders:
         cut = encoder.count_truncated(rows)
         if cut:
-            say(
-                f"  {encoder.pattern.name}: {cut} of {len(rows)} texts cut to {max_tokens} tokens"
-            )
+            say(f"  {encoder.pattern.name}: {cut} of {len(rows)} texts cut to {max_tokens} tokens")
         described.append(
             {
                 "name": encoder.pattern.name,

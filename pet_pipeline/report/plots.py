@@ -1,0 +1,177 @@
+"""The pictures of the report, as SVG text; the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pet_pipeline",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+}
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+COLOURS = {
+    "pvp": "#7f7f7f",
+    "mean": "#000000",
+    "ensemble": "#0072B2",
+    "classifier": "#D55E00",
+    "baseline": "#009E73",
+}
+MOST_NUMBERS = 20  # rows of a matrix whose cells still show their numbers
+
+
+def systems_plot(systems: Sequence[dict[str, Any]], metric: str) -> str:
+    """A dot with its interval for each system."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(7.2, 0.9 + 0.26 * len(systems))
+        for place, system in enumerate(reversed(systems)):
+            colour = COLOURS[system["kind"]]
+            axes.plot([system["low"], system["high"]], [place, place], color=colour, linewidth=2)
+            axes.plot(system["value"], place, "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(systems)), [_label(s["name"]) for s in reversed(systems)])
+        axes.grid(axis="x", color="#dddddd")
+        axes.set_axisbelow(True)
+        _name(axes, "Test results with 95 % intervals", f"{metric} (share of 1)", "system")
+        return _svg(figure)
+
+
+def confusion_plot(counts: Sequence[Sequence[int]], labels: Sequence[str], name: str) -> str:
+    """Rows of the test table by true and predicted label."""
+    title = f"Confusion of the {name} (test rows)"
+    return _matrix(np.array(counts), labels, title, "predicted label", "true label", ".0f")
+
+
+def agreement_plot(shares: Sequence[Sequence[float]], names: Sequence[str]) -> str:
+    """Share of pool rows on which two PVPs predict the same label."""
+    title = "Agreement of the PVPs (share of pool rows)"
+    return _matrix(np.array(shares), names, title, "PVP", "PVP", ".2f")
+
+
+def reliability_plot(systems: Sequence[dict[str, Any]]) -> str:
+    """Accuracy by confidence; on the diagonal a system is as sure as it is right."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(4.4, 4.0)
+        axes.plot([0, 1], [0, 1], color="#bbbbbb", linestyle="--", label="perfectly calibrated")
+        for system in systems:
+            bins = system["reliability"]
+            axes.plot(
+                [b["confidence"] for b in bins],
+                [b["accuracy"] for b in bins],
+                "o-",
+                color=COLOURS[system["kind"]],
+                label=f"{system['name']}, calibration error {system['calibration_error']:.3f}",
+            )
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        _name(axes, "Reliability (test rows)", "mean confidence (probability)", "accuracy (share)")
+        return _svg(figure)
+
+
+def entropy_plot(edges: Sequence[float], counts: Sequence[int]) -> str:
+    """How sure the soft labels of the pool are."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(4.6, 2.9)
+        widths = np.diff(edges)
+        axes.bar(edges[:-1], counts, widths, align="edge", color="#0072B2", edgecolor="white")
+        _name(axes, "Entropy of the soft labels", "entropy (nats)", "pool rows")
+        return _svg(figure)
+
+
+def balance_plot(counts: dict[str, int], mass: dict[str, float]) -> str:
+    """How often each label is the likeliest, and how much probability it has."""
+    with mpl.rc_context(STYLE):
+        labels = list(counts)
+        figure, axes = _figure(4.6, 1.0 + 0.24 * len(labels))
+        places = np.arange(len(labels))[::-1]
+        axes.barh(places, list(counts.values()), 0.7, color="#56B4E9", label="likeliest label")
+        axes.plot(
+            list(mass.values()), places, "D", color="#000000", markersize=4, label="probability"
+        )
+        axes.set_yticks(places, [_label(label) for label in labels])
+        axes.set_ylim(-0.6, len(labels) - 0.4)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        _name(axes, "Labels of the pool", "pool rows", "label")
+        return _svg(figure)
+
+
+def generations_plot(values: Sequence[dict[str, Any]], metric: str) -> str:
+    """The ensemble of each generation on the test table."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(4.6, 2.9)
+        numbers = [value["generation"] for value in values]
+        middle = np.array([value["value"] for value in values])
+        low = middle - [value["low"] for value in values]
+        high = np.array([value["high"] for value in values]) - middle
+        axes.errorbar(numbers, middle, [low, high], fmt="o-", color="#0072B2", capsize=3)
+        axes.set_xticks(numbers)
+        _name(axes, "The ensemble by generation", "generation", f"{metric} (share of 1)")
+        return _svg(figure)
+
+
+def _matrix(
+    values: np.ndarray[Any, Any], names: Sequence[str], title: str, x: str, y: str, form: str
+) -> str:
+    with mpl.rc_context(STYLE):
+        n = len(names)
+        size = min(13.0, 2.2 + (0.55 if n <= MOST_NUMBERS else 0.15) * n)
+        figure, axes = _figure(size + 0.8, size)
+        image = axes.imshow(values, cmap="Blues", vmin=0, vmax=max(float(values.max()), 1e-9))
+        font = 9 if n <= MOST_NUMBERS else 5
+        shown = [_label(name) for name in names]
+        axes.set_xticks(range(n), shown, rotation=45, ha="right", fontsize=font)
+        axes.set_yticks(range(n), shown, fontsize=font)
+        if n <= MOST_NUMBERS:
+            for row, column in np.ndindex(values.shape):
+                dark = values[row, column] > 0.6 * values.max()
+                text = format(values[row, column], form)
+                colour = "white" if dark else "black"
+                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+        else:
+            figure.colorbar(image, ax=axes, shrink=0.6)
+        axes.spines[:].set_visible(False)
+        _name(axes, title, x, y)
+        return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _name(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+def _label(name: str, longest: int = 32) -> str:
+    """A user's text for an axis: short, and without what would be read as a formula."""
+    short = name if len(name) <= longest else name[: longest - 1] + "…"
+    return short.replace("$", r"\$")
+
+
+def _svg(figure: Figure) -> str:
+    """A figure as an SVG element to stand in a page."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    svg = text[text.index("<svg") :]
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
