@@ -39,17 +39,20 @@ def token_logits(
         return (args[0][..., :0, :], *args[1:])
 
     decoder = model.get_output_embeddings()
-    hooks = [
-        model.base_model.register_forward_hook(keep_positions),
-        decoder.register_forward_pre_hook(take_features),
-    ]
+    # Some heads (DeBERTa-v2's newer one) name another layer: then the model's own logits serve.
+    known = decoder is not None and decoder.weight.shape[0] == model.config.vocab_size
+    hooks = [model.base_model.register_forward_hook(keep_positions)]
+    if known:
+        hooks.append(decoder.register_forward_pre_hook(take_features))
     try:
-        model(**inputs)
+        output = model(**inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    bias = getattr(decoder, "bias", None)
-    weight = decoder.weight
+    if not known:
+        logits: Tensor = output.logits.squeeze(0)
+        return (logits if columns is None else logits[:, columns]).float()
+    weight, bias = decoder.weight, getattr(decoder, "bias", None)
     if columns is not None:
         weight = weight[columns]
         bias = None if bias is None else bias[columns]

@@ -1,0 +1,200 @@
+"""Tiny random models and small tables, made once; no test reaches the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from pet_pipeline.config import Settings, check_settings
+
+torch.set_num_threads(1)
+
+WORDS = """
+the a it was is i we they my your and or but not very so this that in on of to for with day night
+food place film team game match goal bank market shop stock news great good wonderful bad terrible
+awful world sports business tech yes no maybe sad happy all just summary question answer what mood
+feel category topic about never gladly come back again hand other even words nice long text more
+""".split()
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()[]{}<>-/@#$%&*_=+"
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+SAD = ["terrible day", "awful food so bad", "the film was bad and terrible", "an awful night again"]
+HAPPY = ["great day", "wonderful food so good", "the film was good and great", "a wonderful night"]
+LABELS = ("sad", "happy")
+
+
+def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
+    """A BERT tokenizer over a small vocabulary that can spell any ASCII word."""
+    pieces = [*SPECIAL, *CHARACTERS, *(f"##{c}" for c in CHARACTERS), *WORDS]
+    vocabulary = {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    cls, sep = vocabulary["[CLS]"], vocabulary["[SEP]"]
+    backend.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def bytelevel_tokenizer() -> PreTrainedTokenizerFast:
+    """A RoBERTa tokenizer: byte-level BPE with merges that spell the small vocabulary."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: n for n, piece in enumerate([*special, *alphabet])}
+    merges: list[tuple[str, str]] = []
+    for word in [*(f"Ġ{w}" for w in WORDS), *WORDS]:
+        left = word[0]
+        for right in word[1:]:
+            if left + right not in vocabulary:
+                vocabulary[left + right] = len(vocabulary)
+                merges.append((left, right))
+            left += right
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.RobertaProcessing(
+        ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), add_prefix_space=False
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        mask_token=transformers.AddedToken("<mask>", lstrip=True, special=True),
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """A SentencePiece-like tokenizer: Unigram with Metaspace, as of ALBERT or XLM-R."""
+    special = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [(piece, 0.0) for piece in special]
+    pieces += [(f"▁{word}", -2.0) for word in WORDS] + [(word, -4.0) for word in WORDS]
+    pieces += [("▁", -5.0)] + [(c, -8.0) for c in CHARACTERS]
+    unique = list(dict(pieces).items())
+    backend = Tokenizer(models.Unigram(unique, unk_id=1))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace()
+    ids = {piece: n for n, (piece, _) in enumerate(unique)}
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        pad_token="<pad>",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token=transformers.AddedToken("[MASK]", lstrip=True, special=True),
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+TOKENIZERS = {
+    "wordpiece": wordpiece_tokenizer,
+    "bytelevel": bytelevel_tokenizer,
+    "unigram": unigram_tokenizer,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_mlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random masked LM."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-mlm"
+    tokenizer = wordpiece_tokenizer()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a task with two labels and three patterns."""
+    folder = tmp_path_factory.mktemp("patterns") / "mood"
+    folder.mkdir()
+    (folder / "task.toml").write_text(
+        'columns = ["text"]\nlabels = ["sad", "happy"]\nmetric = "accuracy"\n\n'
+        '[verbalizer]\nsad = ["terrible", "bad"]\nhappy = ["great", "good"]\n'
+    )
+    (folder / "it_was.toml").write_text('template = "{text} it was {mask}."\n')
+    (folder / "just.toml").write_text('template = "just {mask}! {sep} {text}"\n')
+    (folder / "mood.toml").write_text('template = "[ mood: {mask} ] {text}"\n')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Paths of a labelled, a development, a test and a pool table."""
+    folder = tmp_path_factory.mktemp("tables")
+    labelled = {"text": SAD + HAPPY, "label": ["sad"] * 4 + ["happy"] * 4}
+    swapped = {"text": [f"{text} again" for text in SAD + HAPPY], "label": labelled["label"]}
+    pool = [f"{text} {more}" for more in ("and so on", "in the night", "of my team") for text in SAD + HAPPY]
+    tables = {
+        "labelled": labelled,
+        "development": swapped,
+        "test": {"id": [f"t{n}" for n in range(8)], **swapped},
+        "pool": {"id": list(range(100, 124)), "text": pool},
+    }
+    for name, table in tables.items():
+        pq.write_table(pa.table(table), folder / f"{name}.parquet")
+    return {name: str(folder / f"{name}.parquet") for name in tables}
+
+
+@pytest.fixture
+def tiny_settings(
+    tmp_path: Path, tiny_mlm: Path, tiny_task: Path, tiny_tables: dict[str, str]
+) -> Callable[..., Settings]:
+    """Settings of a run of seconds; keyword arguments replace sections' values."""
+
+    def make(**sections: Any) -> Settings:
+        raw: dict[str, Any] = {
+            "task": str(tiny_task),
+            "model": str(tiny_mlm),
+            "output": str(tmp_path / "run"),
+            "data": {name: tiny_tables[name] for name in ("labelled", "pool", "test")},
+            "finetune": {"steps": 3, "batch_size": 4, "max_tokens": 48},
+            "distill": {"steps": 4, "batch_size": 4, "max_tokens": 48},
+            "baseline": {"steps": 3, "batch_size": 4, "max_tokens": 48},
+            "machine": {"threads": 1, "precision": "float32", "device": "cpu"},
+        }
+        for name, value in sections.items():
+            raw[name] = {**raw.get(name, {}), **value} if isinstance(value, dict) else value
+        return check_settings(raw)
+
+    return make
