@@ -164,7 +164,11 @@ def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("tables")
     labelled = {"text": SAD + HAPPY, "label": ["sad"] * 4 + ["happy"] * 4}
     swapped = {"text": [f"{text} again" for text in SAD + HAPPY], "label": labelled["label"]}
-    pool = [f"{text} {more}" for more in ("and so on", "in the night", "of my team") for text in SAD + HAPPY]
+    pool = [
+        f"{text} {more}"
+        for more in ("and so on", "in the night", "of my team")
+        for text in SAD + HAPPY
+    ]
     tables = {
         "labelled": labelled,
         "development": swapped,

@@ -19,7 +19,12 @@ from pet_pipeline.mlm import confident_scores, label_scores, mlm_loss, token_log
 from pet_pipeline.patterns import Pattern, parse_template
 from pet_pipeline.pretrained import load_mlm, load_tokenizer
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bert": SMALL,
     "roberta": SMALL,
@@ -81,7 +86,9 @@ def test_gradients_are_those_of_the_whole_model(name: str) -> None:
     ):
         model.zero_grad()
         torch.nn.functional.cross_entropy(logits, target).backward()
-        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        gradients.append(
+            {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        )
     assert any(gradient.abs().max() > 1e-4 for gradient in gradients[0].values())
     for parameter, gradient in gradients[0].items():
         if gradient.abs().max() > 0:
@@ -155,7 +162,12 @@ def test_the_most_confident_mask_is_filled_first(tiny_mlm: Path, batch_tokens: i
     rows = pvp.encode(ROWS)
     with torch.no_grad():
         found = confident_scores(
-            model, rows, pvp.layout, pvp.words, batch_tokens=batch_tokens, device=torch.device("cpu")
+            model,
+            rows,
+            pvp.layout,
+            pvp.words,
+            batch_tokens=batch_tokens,
+            device=torch.device("cpu"),
         )
     for n, row in enumerate(rows):
         for label, group in enumerate(pvp.words.tokens):
@@ -223,5 +235,8 @@ def test_layouts(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]()
     layout = layout_of(tokenizer)
     pair = tokenizer("great day", "bad night")["input_ids"]
-    a, b = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("great day", "bad night"))
+    a, b = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in ("great day", "bad night")
+    )
     assert [*layout.prefix, *a, *layout.middle, *b, *layout.suffix] == pair

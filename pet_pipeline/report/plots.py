@@ -46,7 +46,7 @@ def systems_plot(systems: Sequence[dict[str, Any]], metric: str) -> str:
         axes.set_yticks(range(len(systems)), [_label(s["name"]) for s in reversed(systems)])
         axes.grid(axis="x", color="#dddddd")
         axes.set_axisbelow(True)
-        _name(axes, "Test results with 95 % intervals", f"{metric} (share of 1)", "system")
+        _name(axes, "Test results with 95 % intervals", f"{metric} (1 is perfect)", "system")
         return _svg(figure)
 
 
@@ -120,7 +120,7 @@ def generations_plot(values: Sequence[dict[str, Any]], metric: str) -> str:
         high = np.array([value["high"] for value in values]) - middle
         axes.errorbar(numbers, middle, [low, high], fmt="o-", color="#0072B2", capsize=3)
         axes.set_xticks(numbers)
-        _name(axes, "The ensemble by generation", "generation", f"{metric} (share of 1)")
+        _name(axes, "The ensemble by generation", "generation", f"{metric} (1 is perfect)")
         return _svg(figure)
 
 
