@@ -30,7 +30,9 @@ def _f1_macro(gold: Indices, predicted: Indices) -> float:
 
 
 def _mcc(gold: Indices, predicted: Indices) -> float:
-    return float(matthews_corrcoef(gold, predicted))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a single label there is nothing to correlate: 0
+        return float(matthews_corrcoef(gold, predicted))
 
 
 METRICS: dict[str, Callable[[Indices, Indices], float]] = {
@@ -65,12 +67,10 @@ def measure(metric: str, gold: Indices, predicted: Indices) -> Measured:
         interval = binomtest(right, len(gold)).proportion_ci(method="wilson")
         return Measured(value, float(interval.low), float(interval.high))
     rng = np.random.default_rng(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a resample may lack a label
-        resampled = [
-            METRICS[metric](gold[rows], predicted[rows])
-            for rows in (rng.integers(len(gold), size=len(gold)) for _ in range(RESAMPLES))
-        ]
+    resampled = [
+        METRICS[metric](gold[rows], predicted[rows])
+        for rows in (rng.integers(len(gold), size=len(gold)) for _ in range(RESAMPLES))
+    ]
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Measured(value, float(low), float(high))
 

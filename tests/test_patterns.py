@@ -1,0 +1,188 @@
+"""Pattern files: what they mean, and every mistake in them by its exact message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pet_pipeline.encoding import PatternEncoder, check_encoders
+from pet_pipeline.errors import UserError
+from pet_pipeline.patterns import Field, load_task, parse_template
+from pet_pipeline.pretrained import load_tokenizer
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted(file.parent for file in (ROOT / "patterns").rglob("task.toml"))
+TASK = """columns = ["text"]
+labels = ["negative", "positive"]
+[verbalizer]
+negative = ["bad"]
+positive = ["good"]
+"""
+OWN = '\n[verbalizer]\nnegative = ["awful"]\n'
+
+BAD_PATTERNS = {
+    'template = "{text} fine"': "template has 0 {mask}; exactly one is needed, however long the words",
+    'template = "{mask} {mask} {text}"': "template has 2 {mask}; exactly one is needed, however long the words",
+    'template = "{text} {sep} {mask} {sep}"': "template has 2 {sep}; a model takes at most two segments",
+    'template = "{txet} is {mask}"': "{txet} is no column of this task; did you mean 'text'?",
+    'template = "{text:strip_punkt} is {mask}"': "{text:strip_punkt}: no such spec; did you mean 'strip_punct'?",
+    'template = "{text} {mask:keep}"': "{mask:keep}: {mask} takes no spec",
+    'template = "{text} is {mask"': "template: expected '}' before end of string",
+    'template = "{text} } {mask}"': "template: Single '}' encountered in format string",
+    'template = "{text!r} {mask}"': "template: {text...}: only {name} and {name:spec,spec} are read",
+    'template = "{text:{mask}}"': "template: {text...}: only {name} and {name:spec,spec} are read",
+    'template = "{0.__class__} {text} {mask}"': (
+        "{0.__class__} is no column of this task; there are 'text', 'mask', 'sep'"
+    ),
+    'template = "{mask}"': "template has no text column; there are 'text'",
+    'template = "{text} {soft:10} {mask}"': "{soft} is reserved; this version has no such slot",
+    'template = "{text} {demos} {mask}"': "{demos} is reserved; this version has no such slot",
+    "template = 3": "template: a string is needed; found 3",
+    f'{OWN}positive = ["x"]\ntemplate = "{{mask}} {{text}}"': (
+        "template must stand above [verbalizer]; below it, it counts as a label"
+    ),
+    f'template = "{{mask}} {{text}}"{OWN}positive = ["awful"]': (
+        "verbalizer: 'awful' stands for both 'negative' and 'positive'"
+    ),
+    f'template = "{{mask}} {{text}}"{OWN}positive = ["x", "x"]': "verbalizer: 'x' stands twice for 'positive'",
+    f'template = "{{mask}} {{text}}"{OWN}': "verbalizer: no word for label 'positive'",
+    f'template = "{{mask}} {{text}}"{OWN}positive = 5': "verbalizer: 'positive' needs a list of words; found 5",
+    f'template = "{{mask}} {{text}}"{OWN}positive = [" good"]': (
+        "verbalizer: ' good' has spaces around it; the template says where they are"
+    ),
+    'template = "{mask} {text}"\nverbalizer = 3': "verbalizer: a table is needed, [verbalizer]; found 3",
+    'template = "{mask} {text}"\ntemplate = "{text}"': "Cannot overwrite a value (at end of document)",
+}
+BAD_TASKS = {
+    'columns = ["text"]': 'labels: a list of strings is needed, such as ["a", "b"]; found None',
+    'columns = ["text"]\nlabels = ["a"]': "labels: 'a' is one label; a classifier needs two or more",
+    'columns = ["text"]\nlabels = ["a", "a"]': "labels: 'a', 'a' has a name twice",
+    'columns = ["label"]\nlabels = ["a", "b"]': (
+        "columns: 'label' has a meaning of its own; give the column another name"
+    ),
+    'columns = ["t"]\nlabels = ["a", "b"]\nmetric = "acuracy"': (
+        "metric: 'acuracy' is no metric; did you mean 'accuracy'?"
+    ),
+    'columns = ["t"]\nlabels = ["a", "b", "c"]\nmetric = "f1"': (
+        "metric: 'f1' is for two labels, here are 3; 'f1_macro' is for any number"
+    ),
+    'columns = ["t"]\nlabels = ["a", "b"]\nlables = []': "unknown key 'lables'; did you mean 'labels'?",
+    'columns = ["t"]\nlabels = ["a", "b"]\nverbalizer = 1': (
+        "verbalizer: a table is needed, [verbalizer]; found 1"
+    ),
+}
+
+
+def task_folder(tmp_path: Path, **files: str) -> Path:
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for name, text in {"task": TASK, **files}.items():
+        (folder / f"{name}.toml").write_text(text, "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("text", BAD_PATTERNS)
+def test_a_bad_pattern_is_named_with_what_is_wrong(tmp_path: Path, text: str) -> None:
+    folder = task_folder(tmp_path, p=text)
+    with pytest.raises(UserError) as error:
+        load_task(folder)
+    assert str(error.value) == f"{folder / 'p.toml'}: {BAD_PATTERNS[text]}"
+
+
+@pytest.mark.parametrize("text", BAD_TASKS)
+def test_a_bad_task_is_named_with_what_is_wrong(tmp_path: Path, text: str) -> None:
+    folder = task_folder(tmp_path, task=text)
+    with pytest.raises(UserError) as error:
+        load_task(folder)
+    assert str(error.value) == f"{folder / 'task.toml'}: {BAD_TASKS[text]}"
+
+
+def test_all_problems_of_all_files_are_shown_together(tmp_path: Path) -> None:
+    folder = task_folder(
+        tmp_path,
+        a='template = "{text}"',
+        b='tempalte = "{text} {mask}"',
+        c='template = "{text} {mask}"',
+    )
+    with pytest.raises(UserError) as error:
+        load_task(folder)
+    assert str(error.value).splitlines() == [
+        "3 problems:",
+        f"  - {folder}/a.toml: template has 0 {{mask}}; exactly one is needed, however long the words",
+        f"  - {folder}/b.toml: unknown key 'tempalte'; did you mean 'template'?",
+        f'  - {folder}/b.toml: no template; write template = "... {{mask}} ..."',
+    ]
+
+
+def test_a_folder_without_patterns(tmp_path: Path) -> None:
+    folder = task_folder(tmp_path)
+    with pytest.raises(UserError, match="no pattern; add a file with template = "):
+        load_task(folder)
+
+
+def test_no_such_task_names_the_nearest(tmp_path: Path) -> None:
+    task_folder(tmp_path, p='template = "{text} {mask}"')
+    with pytest.raises(
+        UserError, match=r"reviws/task.toml: no such task; did you mean 'reviews'\?"
+    ):
+        load_task(tmp_path / "reviws")
+
+
+def test_a_pattern_file_replaces_the_verbalizer(tmp_path: Path) -> None:
+    folder = task_folder(
+        tmp_path,
+        a='template = "{text} {mask}"',
+        b=f'template = "{{text}} {{mask}}"{OWN}positive = ["great", "fine"]',
+    )
+    a, b = load_task(folder).patterns
+    assert a.words == (("bad",), ("good",))
+    assert b.words == (("awful",), ("great", "fine"))
+
+
+def test_rendering_shows_what_a_model_reads(tmp_path: Path) -> None:
+    folder = task_folder(
+        tmp_path, p='template = "{{{text:strip_punct,lower_first}}}? {sep} {mask}, no"'
+    )
+    (pattern,) = load_task(folder).patterns
+    assert pattern.render({"text": " It rains!. "}) == "{it rains}? {sep} {mask}, no"
+
+
+@given(st.text(st.sampled_from("{}:!., maskextp1"), max_size=30))
+def test_any_template_parses_or_is_a_value_error(template: str) -> None:
+    try:
+        parts = parse_template(template)
+    except ValueError:
+        return
+    assert all(isinstance(part, str | Field) for part in parts)
+
+
+@given(st.text(max_size=30))
+def test_doubled_braces_are_literal(text: str) -> None:
+    doubled = text.replace("{", "{{").replace("}", "}}")
+    assert "".join(part for part in parse_template(doubled) if isinstance(part, str)) == text
+
+
+def test_the_tasks_of_the_literature_are_there() -> None:
+    names = {folder.name for folder in SHIPPED}
+    expected = (
+        "agnews yahoo_topics yelp_full yelp_polarity imdb sst2 sst5 mr cr mpqa subj trec cola mnli "
+        "snli qnli rte cb mrpc qqp boolq wic xstance banking77 tweet_emotion support"
+    )
+    assert set(expected.split()) <= names
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_patterns_load_and_name_their_source(folder: Path) -> None:
+    task = load_task(folder)
+    assert len(task.patterns) >= 2
+    for pattern in task.patterns:
+        assert (folder / f"{pattern.name}.toml").read_text("utf-8").startswith("# ")
+
+
+def test_shipped_patterns_suit_the_embedded_model() -> None:
+    tokenizer = load_tokenizer(ROOT / "data" / "models" / "minilm-mlm")
+    patterns = [pattern for folder in SHIPPED for pattern in load_task(folder).patterns]
+    assert check_encoders([PatternEncoder(p, tokenizer, 128) for p in patterns]) == []

@@ -1,0 +1,297 @@
+"""Work is done once: what reruns, what does not, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pet_pipeline.config import Machine, Settings, read_settings
+from pet_pipeline.errors import UserError
+from pet_pipeline.run import RECORD, Result, Run, Unit, fingerprint, record, write_text
+
+HERE = Path(__file__).parent
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def work(out: Path, machine: Machine, *, a: Any, log: str, up: Any = None) -> dict[str, Any]:
+    with Path(log).open("a") as file:
+        file.write(f"{a} ")
+    (out / "x").write_text(str(a))
+    return {"a": str(a)}
+
+
+def renamed_work(out: Path, machine: Machine, **params: Any) -> dict[str, Any]:
+    return work(out, machine, **params)
+
+
+def broken(out: Path, machine: Machine, *, a: str) -> dict[str, Any]:
+    raise UserError(f"{a}: not good; be good")
+
+
+class Place:
+    """A run's folder and a count of what was executed in it."""
+
+    def __init__(self, folder: Path):
+        self.root, self.log = folder / "run", folder / "log"
+        self.log.touch()
+
+    def go(
+        self, names: str = "ab", fn: Callable[..., Any] = work, version: int = 1, **options: Any
+    ) -> Run:
+        with Run(self.root, **options) as run:
+            calls = {name: {"a": name, "log": str(self.log)} for name in names}
+            results = run.do("gen-0/one", fn, calls, version=version)
+            run.do("two", fn, {"all": {"a": "two", "log": str(self.log), "up": results}})
+        return run
+
+    def ran(self) -> list[str]:
+        found = sorted(self.log.read_text().split())
+        self.log.write_text("")
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_only_what_is_not_done_is_run(place: Place, jobs: int) -> None:
+    machine = Machine(jobs=jobs)
+    place.go(plan=True, machine=machine)
+    assert (place.ran(), place.root.exists()) == ([], False)
+    place.go(until="one", machine=machine)
+    assert place.ran() == ["a", "b"]
+    place.go(machine=machine)
+    assert place.ran() == ["two"]
+    place.go(machine=machine)
+    assert place.ran() == []
+    place.go(fn=renamed_work, machine=machine)
+    assert place.ran() == []
+    place.go(version=2, machine=machine)
+    assert place.ran() == ["a", "b", "two"]
+    place.go(version=2, force=("two",), machine=machine)
+    assert place.ran() == ["two"]
+    place.go(version=2, force=("gen-0/one",), until="gen-0/one", machine=machine)
+    assert place.ran() == ["a", "b"]
+    place.go("abc", version=2, machine=machine)
+    assert place.ran() == ["c", "two"]
+    (place.root / "gen-0/one/a" / RECORD).unlink()
+    place.go("abc", version=2, machine=machine)
+    assert place.ran() == ["a"]
+    planned = place.go("abd", version=2, plan=True)
+    assert [bool(unit.result()) for unit in planned.units] == [True, True, False, False]
+
+
+def test_the_machine_is_not_in_the_key(place: Place) -> None:
+    place.go(machine=Machine(jobs=1, batch_tokens=100))
+    place.ran()
+    place.go(machine=Machine(jobs=2, batch_tokens=200, device="cpu"))
+    assert place.ran() == []
+
+
+def test_a_failed_run_goes_on_behind_what_was_done(place: Place) -> None:
+    def run(fn: Callable[..., Any]) -> None:
+        with Run(place.root) as open_run:
+            open_run.do("one", work, {"a": {"a": "a", "log": str(place.log)}})
+            open_run.do("two", fn, {"b": {"a": "b", "log": str(place.log)}})
+
+    def fails(out: Path, machine: Machine, **params: Any) -> dict[str, Any]:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(fails)
+    assert place.ran() == ["a"]
+    run(work)
+    assert place.ran() == ["b"]
+    assert not list(place.root.rglob(".partial-*"))
+
+
+def test_mistakes_of_all_units_are_shown_together(place: Place) -> None:
+    with pytest.raises(UserError) as error, Run(place.root) as run:
+        run.do("one", broken, {name: {"a": name} for name in "ab"})
+    assert str(error.value).splitlines() == [
+        "2 problems:",
+        "  - a: not good; be good",
+        "  - b: not good; be good",
+    ]
+
+
+def test_content_decides_not_names_or_times(place: Place, tmp_path: Path) -> None:
+    def go(path: Path) -> list[str]:
+        with Run(place.root) as run:
+            run.do("one", work, {"a": {"a": path, "log": str(place.log)}})
+        return place.ran()
+
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for place_of in (folder, other):
+        place_of.mkdir()
+        (place_of / "weights").write_text("1")
+    assert len(go(folder)) == 1
+    assert go(other) == []
+    (other / ".hidden").write_text("")
+    assert go(other) == []
+    (other / "weights").write_text("2!")
+    assert len(go(other)) == 1
+    (other / "weights").rename(other / "w")
+    assert len(go(other)) == 1
+
+
+def test_why_names_what_changed(tmp_path: Path) -> None:
+    def unit(**params: Any) -> Unit:
+        return Unit(tmp_path / "u", "one", lambda out, machine, **_: {}, params, 1)
+
+    upstream = Result(tmp_path / "x", "key-1", {})
+    unit(a={"b": 1}, rows=[1, 2], up=upstream).run(Machine())
+    changed = unit(a={"b": 2}, rows=[1, 3], up=Result(tmp_path / "x", "key-2", {}))
+    assert changed.why() == [
+        "a.b: 1 -> 2",
+        "rows[1]: 2 -> 3",
+        "up: made by a unit that has changed",
+    ]
+    assert unit(a={"b": 1}, rows=[1, 2], up=upstream).why() == []
+
+
+def test_a_second_process_is_sent_away(place: Place) -> None:
+    with (
+        Run(place.root),
+        pytest.raises(UserError, match="another process is at work on this run"),
+        Run(place.root),
+    ):
+        pass
+
+
+def test_records_and_events(place: Place) -> None:
+    place.go()
+    found = record(place.root / "gen-0/one/a")
+    assert found is not None
+    assert found["identity"]["params"]["a"] == "a"
+    assert found["info"] == {"a": "a"}
+    assert found["seconds"] >= 0
+    assert found["made_by"]["machine"]["jobs"] == 1
+    events = [json.loads(line) for line in (place.root / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == [
+        "start",
+        "stage",
+        "unit",
+        "unit",
+        "stage",
+        "unit",
+        "end",
+    ]
+
+
+def test_a_resumable_unit_finds_what_it_left(place: Place) -> None:
+    def go(resumable: bool) -> list[str]:
+        seen: list[str] = []
+
+        def stops(out: Path, machine: Machine) -> dict[str, Any]:
+            seen.extend(path.name for path in out.iterdir())
+            (out / "half").touch()
+            raise KeyboardInterrupt
+
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt), Run(place.root) as run:
+                run.do("one", stops, {"a": {}}, resumable=resumable)
+        return seen
+
+    assert go(resumable=False) == []
+    assert go(resumable=True) == ["half", "half"]
+
+
+@given(PLAIN, PLAIN)
+def test_keys_are_equal_when_values_are(one: Any, other: Any) -> None:
+    def key(value: Any) -> str:
+        return Unit(Path("u"), "s", work, {"value": value}, 1).key
+
+    assert key(one) == key(json.loads(json.dumps(one)))
+    assert (key(one) == key(other)) == (
+        json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    )
+
+
+@given(st.dictionaries(st.text(), st.integers(), min_size=2))
+def test_the_order_of_a_dict_does_not_matter(values: dict[str, int]) -> None:
+    turned = dict(reversed(values.items()))
+    assert Unit(Path("u"), "s", work, values, 1).key == Unit(Path("u"), "s", work, turned, 1).key
+
+
+def test_other_objects_cannot_be_parameters() -> None:
+    with pytest.raises(TypeError, match="a object cannot be a parameter of a unit"):
+        fingerprint(object())
+
+
+def test_text_is_never_half_written(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "one")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "a", "two \ud800")
+    assert (tmp_path / "a").read_text() == "one"
+
+
+def test_a_runs_folder_keeps_its_settings(tiny_settings: Callable[..., Settings]) -> None:
+    settings = tiny_settings()
+    with Run.open(settings):
+        pass
+    assert read_settings(Path(settings.output) / "config.toml") == settings
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from pet_pipeline.config import Machine
+from pet_pipeline.run import Run
+from slow_work import slow
+if __name__ == "__main__":
+    with Run(Path(sys.argv[1]), machine=Machine(jobs={jobs})) as run:
+        run.do("s", slow, {{str(i): {{"i": i}} for i in range(60)}})
+"""
+SLOW = """
+import time
+def slow(out, machine, *, i):
+    with (out / "a").open("w") as file:
+        for _ in range(50):
+            file.write("x" * 100); file.flush(); time.sleep(0.0004)
+    return {"i": i}
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_runs_go_on_and_nothing_half_written_counts(tmp_path: Path, jobs: int) -> None:
+    (tmp_path / "slow_work.py").write_text(SLOW)
+    (tmp_path / "program.py").write_text(PROGRAM.format(jobs=jobs))
+    root, moments, kills = tmp_path / "run", random.Random(jobs), 0
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "program.py", str(root)],
+            cwd=tmp_path,
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(timeout=moments.uniform(0.8, 2.2) if kills < 5 else 120)
+            assert process.returncode == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        for folder in (root / "s").glob("[0-9]*"):
+            assert (folder / RECORD).exists()
+            assert (folder / "a").stat().st_size == 5000
+    assert len(list(root.glob("s/*/unit.json"))) == 60
+    assert not [*root.rglob(".partial-*"), *root.rglob(".stale-*")]
