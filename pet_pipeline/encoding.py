@@ -71,9 +71,10 @@ class LabelWords:
         return max(len(word) for word in self.words)
 
     @cached_property
-    def mean(self) -> torch.Tensor:
+    def mean(self) -> np.ndarray[Any, Any]:
         """Matrix (words, labels) that averages words' scores into their label's."""
-        matrix = torch.zeros(len(self.words), len(self.tokens))
+        # Not a tensor: one that is made in inference mode cannot be trained with later.
+        matrix = np.zeros((len(self.words), len(self.tokens)), np.float32)
         start = 0
         for label, group in enumerate(self.tokens):
             matrix[start : start + len(group), label] = 1 / len(group)

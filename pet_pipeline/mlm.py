@@ -66,7 +66,7 @@ def label_scores(model: Any, inputs: Inputs, slots: Tensor, words: LabelWords) -
     (2001.07676, section 3); with one-token words the logits serve, which differ from it by a
     constant a row. slots: (rows,) the first mask of each row
     """
-    mean = words.mean.to(slots.device)
+    mean = torch.from_numpy(words.mean).to(slots.device)
     rows = torch.arange(len(slots), device=slots.device)
     if words.n_masks == 1:
         columns = torch.tensor([word[0] for word in words.words], device=slots.device)
@@ -101,7 +101,7 @@ def confident_scores(
             torch.tensor([words.words[n] for n in indices], device=device),
             batch_tokens,
         )
-    return by_word @ words.mean.to(device)
+    return by_word @ torch.from_numpy(words.mean).to(device)
 
 
 def mlm_loss(

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
 from pydantic import BaseModel
 
 from pet_pipeline.config import Machine, Settings, read_settings, write_settings
@@ -200,9 +201,9 @@ class Run:
         self.log("stage", stage=stage, units=len(units), skipped=len(done) - len(units))
         start = time.monotonic()
         jobs = min(self.machine.jobs, len(units))
-        attempts = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
-            delayed(_attempt)(unit, self.machine) for unit in units
-        )
+        options = {"initializer": _keep_worker} if jobs > 1 and _on_loky() else {}
+        workers = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered", **options)
+        attempts = workers(delayed(_attempt)(unit, self.machine) for unit in units)
         problems: list[str] = []
         with progress(stage, len(units), "units", lines=False) as advance:
             for n, (folder, result, seconds, problem) in enumerate(attempts, 1):
@@ -287,6 +288,18 @@ def write_text(file: Path, text: str) -> None:
     beside = file.with_name(f".{file.name}.partial")
     beside.write_text(text, "utf-8")
     os.replace(beside, file)
+
+
+def _on_loky() -> bool:
+    return type(get_active_backend()[0]).__name__ == "LokyBackend"
+
+
+def _keep_worker() -> None:
+    # loky ends a worker that has grown by 300 MB, which every model does; torch's import would
+    # then be paid again for each unit.
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = 1 << 60
 
 
 def _attempt(unit: Unit, machine: Machine) -> tuple[Path, Result | None, float, str | None]:

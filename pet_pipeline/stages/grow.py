@@ -103,7 +103,9 @@ def _grow(
     for label, label_name in enumerate(labels):
         rng = np.random.default_rng(seed_from("draw", name, label_name, generation))
         limit = ipet.candidates if from_nothing else None
-        candidates = _candidates(teachers, label, limit)
+        # The likeliest rows of two labels may be the same ones: none is drawn for both.
+        taken = {(shard, row) for shard, row, *_ in chosen}
+        candidates = [c for c in _candidates(teachers, label, limit) if c[:2] not in taken]
         drawn = draw(candidates, wanted[label_name], rng)
         chosen += [(shard, row, label, p) for shard, row, p in drawn]
     _write(out / TABLE, pool, chosen, labels)
