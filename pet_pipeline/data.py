@@ -224,7 +224,7 @@ def read_probs(file: Path) -> Floats:
     return _unfixed(pq.read_table(file, columns=["probs"])["probs"])
 
 
-def save_table(table: Any, folder: Path, name: str, *, column: str = "text") -> str:
+def save_table(table: Any, folder: Path | str, name: str, *, column: str = "text") -> str:
     """A table in memory as a Parquet file in `folder`; returns its path, to be used as a source.
 
     table: Arrow table, pandas frame, list of dicts, mapping of lists, or list of texts (which
@@ -245,6 +245,7 @@ def save_table(table: Any, folder: Path, name: str, *, column: str = "text") -> 
             f"{name}: a {type(table).__name__} is no table; give an Arrow table, a pandas frame, "
             "a list of dicts or a list of texts"
         )
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.parquet"
     beside = folder / f".{name}.partial"

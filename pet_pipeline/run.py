@@ -34,6 +34,7 @@ Work = Callable[..., dict[str, Any]]
 
 RECORD = "unit.json"  # written last: a folder without it is no result
 CONFIG = "config.toml"
+REASONS = {"result": "made by a unit that has changed", "sha256": "its content has changed"}
 PACKAGES = ("pet_pipeline", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
@@ -203,7 +204,7 @@ class Run:
         jobs = min(self.machine.jobs, len(units))
         options = {"initializer": _keep_worker} if jobs > 1 and _on_loky() else {}
         workers = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered", **options)
-        attempts = workers(delayed(_attempt)(unit, self.machine) for unit in units)
+        attempts = workers(delayed(_attempt)(unit, self.machine, Path.cwd()) for unit in units)
         problems: list[str] = []
         with progress(stage, len(units), "units", lines=False) as advance:
             for n, (folder, result, seconds, problem) in enumerate(attempts, 1):
@@ -302,7 +303,10 @@ def _keep_worker() -> None:
     process_executor._MAX_MEMORY_LEAK_SIZE = 1 << 60
 
 
-def _attempt(unit: Unit, machine: Machine) -> tuple[Path, Result | None, float, str | None]:
+def _attempt(
+    unit: Unit, machine: Machine, folder: Path
+) -> tuple[Path, Result | None, float, str | None]:
+    os.chdir(folder)  # a worker may have started elsewhere
     # Errors of the user come back as text, so that those of all units are shown together.
     start = time.time()
     try:
@@ -345,10 +349,11 @@ def _file_digest(path: Path, size: int, mtime: int) -> str:
 
 def _changes(old: Any, new: Any, where: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        if "result" in old and "result" in new:
-            if old != new:
-                yield f"{where.removeprefix('params.')}: made by a unit that has changed"
-            return
+        for kind, reason in REASONS.items():
+            if kind in old and kind in new:
+                if old != new:
+                    yield f"{where.removeprefix('params.')}: {reason}"
+                return
         for key in old | new:
             yield from _changes(old.get(key), new.get(key), f"{where}.{key}" if where else key)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):

@@ -173,8 +173,9 @@ def _prepare(
         total = write_shards(_remember(chosen, ids), out, shard_rows or 1)
         check_ids(source, ids)
         return {"rows": total}
-    table = pa.Table.from_batches(list(batches))
-    raise_all([f"data.{name}: {source} has no rows"] if not table.num_rows else [])
+    read = list(batches)
+    raise_all([f"data.{name}: {source} has no rows"] if not read else [])
+    table = pa.Table.from_batches(read)
     check_ids(source, table["id"].chunks)
     empty = [
         n for n, row in enumerate(table.to_pylist()) if not any(row[c].strip() for c in columns)
@@ -242,8 +243,9 @@ def _check_patterns(
 ) -> dict[str, Any]:
     """Every pattern with this tokenizer: problems raise, the rest is written for the report."""
     from pet_pipeline.encoding import PatternEncoder, check_encoders, describe_words
-    from pet_pipeline.pretrained import check_mlm, load_tokenizer
+    from pet_pipeline.pretrained import check_mlm, device_of, load_tokenizer
 
+    device_of(machine)
     check_mlm(base)
     tokenizer = load_tokenizer(base)
     encoders = [PatternEncoder(pattern, tokenizer, max_tokens) for pattern in patterns]
