@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ def test_shards_hold_every_row_in_order(
     ends = np.cumsum([0, *sizes])
     batches = [
         pa.RecordBatch.from_pydict({"n": pa.array(range(a, b), pa.int64())})
-        for a, b in zip(ends, ends[1:], strict=False)
+        for a, b in itertools.pairwise(ends)
     ]
     assert write_shards(batches, folder, size) == sum(sizes)
     parts = [pq.read_table(file)["n"].to_pylist() for file in sorted(folder.iterdir())]

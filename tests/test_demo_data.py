@@ -58,6 +58,8 @@ def test_no_two_texts_are_alike() -> None:
     assert not alike
 
 
-@pytest.mark.parametrize("text, other, same", [("a b c d", "a b c d", True), ("a b c", "x", False)])
+@pytest.mark.parametrize(
+    ("text", "other", "same"), [("a b c d", "a b c d", True), ("a b c", "x", False)]
+)
 def test_trigrams_tell_texts_apart(text: str, other: str, same: bool) -> None:
     assert (trigrams(text) == trigrams(other)) is same

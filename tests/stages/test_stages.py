@@ -365,5 +365,7 @@ def test_a_stopped_distillation_goes_on_from_its_checkpoint(
 
 
 def test_too_few_rows_for_k(tiny_settings: Make) -> None:
-    with pytest.raises(UserError, match="'sad' has 4 rows, data.k = 9; lower data.k or add rows"):
+    with pytest.raises(
+        UserError, match=r"'sad' has 4 rows, data\.k = 9; lower data\.k or add rows"
+    ):
         run(tiny_settings(data={"k": 9}))
