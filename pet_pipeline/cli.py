@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -227,9 +228,17 @@ def _run(
     except BaseException:
         say(f"stopped; {GO_ON}")
         raise
-    print_results(run, "pet")
+    print_results(run, _program())
     if until:
         say(f"stopped after {until}; without --until the rest follows")
+
+
+def _program() -> str:
+    """How to type `pet`: by its name if that is this installation's, or else by its path."""
+    own = Path(sys.executable).with_name("pet")
+    if not own.exists() or shutil.which("pet") == str(own):
+        return "pet"
+    return os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def _check_stages(run: Run, names: list[str]) -> None:

@@ -99,7 +99,7 @@ def read_batches(
     Texts are strings, nulls empty; labels are names. Ids are strings or integers, made from the
     row number where there are none. Raises `UserError` for a label that is not among `labels`.
     """
-    dataset = _open(str(source), tuple(names.get(c, c) for c in (*columns, "id", "label")))
+    dataset = _open(str(source))
     wanted = [names.get(column, column) for column in columns]
     label = names.get("label", "label")
     identifier = names.get("id", "id")
@@ -254,8 +254,8 @@ def save_table(table: Any, folder: Path | str, name: str, *, column: str = "text
     return str(file)
 
 
-def _open(source: str, strings: tuple[str, ...] = ()) -> ds.Dataset:
-    """A source as an Arrow dataset; `strings` are columns that CSV must not take for numbers."""
+def _open(source: str) -> ds.Dataset:
+    """A source as an Arrow dataset; every column of a CSV file is text, as it stands there."""
     if source.startswith(DATASETS):
         return _open_datasets(source)
     try:
@@ -272,7 +272,12 @@ def _open(source: str, strings: tuple[str, ...] = ()) -> ds.Dataset:
         found = listed(sorted(kinds)) if kinds else "no table"
         raise UserError(f"{source}: {found} found; one of {listed(FORMATS)} is needed")
     try:
-        return ds.dataset(files, format=_format(kinds.pop(), strings), filesystem=filesystem)
+        kind = kinds.pop()
+        dataset = ds.dataset(files, format=_format(kind, ()), filesystem=filesystem)
+        if kind in ("csv", "tsv"):
+            form = _format(kind, tuple(dataset.schema.names))
+            dataset = ds.dataset(files, format=form, filesystem=filesystem)
+        return dataset
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{source}: cannot be read: {_first_line(error)}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,11 @@ def load_tokenizer(model: Pretrained) -> Tokenizer:
         raise UserError(f"model: {name}: no tokenizer: {_first_line(error)}") from None
 
 
-def check_mlm(model: Pretrained) -> None:
-    """Raise `UserError` if a model's configuration is not one of a masked LM; loads no weights."""
+def check_mlm(model: Pretrained) -> int:
+    """The most tokens a masked LM reads, by its configuration; loads no weights.
+
+    Raises `UserError` if it is no masked LM.
+    """
     name, options = _where(model)
     try:
         config = AutoConfig.from_pretrained(name, **options)
@@ -50,6 +54,7 @@ def check_mlm(model: Pretrained) -> None:
             f"model: {name} is a {config.model_type} model, which has no masked-LM head; "
             "name one such as bert, roberta, deberta-v2 or modernbert"
         )
+    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def load_mlm(model: Pretrained) -> Any:

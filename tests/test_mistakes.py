@@ -86,6 +86,7 @@ SETTINGS = {
     (
         "data.columns={txt='a'}",
     ): "data.columns: 'txt' is no column of the task; did you mean 'text'?",
+    ("baseline.max_tokens=300",): "baseline.max_tokens: 300 is more than the model reads, 256",
     ("finetune.max_tokens=4",): "finetune.max_tokens: 4 is too few; 8 is the least",
     ("ensemble.weights=fitted", "ensemble.fit_on=development"): (
         "ensemble.fit_on: 'development' needs data.development; 'folds' does not"

@@ -58,6 +58,7 @@ def prepare(run: Run, task: Task, settings: Settings) -> Tables:
                 "patterns": task.patterns,
                 "pool": done["pool"],
                 "max_tokens": settings.finetune.max_tokens,
+                "longest": _longest_inputs(settings),
             }
         },
     )[0]
@@ -133,6 +134,16 @@ def _setting_problems(task: Task, settings: Settings) -> Iterator[str]:
         yield "ensemble.fit_on: 'development' needs data.development; 'folds' does not"
     if settings.finetune.max_tokens < 8:
         yield f"finetune.max_tokens: {settings.finetune.max_tokens} is too few; 8 is the least"
+
+
+def _longest_inputs(settings: Settings) -> dict[str, int]:
+    """By setting, the tokens that the model will be given at most."""
+    longest = {"finetune.max_tokens": settings.finetune.max_tokens}
+    if settings.baseline.enabled and settings.data.labelled:
+        longest["baseline.max_tokens"] = settings.baseline.max_tokens
+    if settings.distill.enabled and not settings.distill.model:
+        longest["distill.max_tokens"] = settings.distill.max_tokens
+    return longest
 
 
 def _table_call(task: Task, settings: Settings, name: str) -> dict[str, Any]:
@@ -240,14 +251,21 @@ def _check_patterns(
     patterns: tuple[Pattern, ...],
     pool: Result,
     max_tokens: int,
+    longest: dict[str, int],
 ) -> dict[str, Any]:
     """Every pattern with this tokenizer: problems raise, the rest is written for the report."""
     from pet_pipeline.encoding import PatternEncoder, check_encoders, describe_words
     from pet_pipeline.pretrained import check_mlm, device_of, load_tokenizer
 
     device_of(machine)
-    check_mlm(base)
+    limit = check_mlm(base)
     tokenizer = load_tokenizer(base)
+    limit = min(limit, tokenizer.model_max_length)
+    raise_all(
+        f"{setting}: {tokens} is more than the model reads, {limit}"
+        for setting, tokens in longest.items()
+        if tokens > limit
+    )
     encoders = [PatternEncoder(pattern, tokenizer, max_tokens) for pattern in patterns]
     raise_all(check_encoders(encoders))
     rows = read_rows(shard_file(pool, 0))[:CHECKED_ROWS]

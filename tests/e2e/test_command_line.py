@@ -75,7 +75,7 @@ def test_end_to_end_and_again(options: list[str], tmp_path: Path) -> None:
     assert folder
     assert page
     assert Path(page[1]).exists()
-    assert f'pet predict {folder[1]} --text "..."' in shown
+    assert f'pet predict {folder[1]} --text "..."' in shown.replace("\n", " ")
     assert "finetune mood-1" in done.stderr
     again = program(*options)
     assert "0 to do" in again.stderr
