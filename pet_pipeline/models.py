@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ def resolve_model(name: str, revision: str = "") -> Pretrained:
     return HubModel(name, _commit(name, revision or None))
 
 
+@functools.cache  # one answer a program, whatever happens on the hub meanwhile
 def _commit(name: str, revision: str | None) -> str:
     from huggingface_hub import model_info, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

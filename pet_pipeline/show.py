@@ -20,7 +20,8 @@ console = Console()
 def unit_states(run: Run) -> list[tuple[Unit, str, str]]:
     """Each unit of a plan with its state, done, stale or to do, and the reason or the seconds."""
     states = []
-    for unit in run.units:
+    units = {unit.dir: unit for unit in run.units}  # generations may share some
+    for unit in units.values():
         forced = {unit.stage, _stage_of(run, unit)} & set(run.force)
         if forced:
             states.append((unit, "to do", "forced"))

@@ -156,7 +156,7 @@ def _finetune(
             model, encoded[:n], encoder.layout, encoder.words, machine=machine, what=what
         )
         info["untuned_accuracy"] = METRICS["accuracy"](gold[:n], scores.argmax(1))
-    if settings.steps:
+    if settings.steps and rows:
         info["loss"] = tune_pvp(
             model,
             encoded,
