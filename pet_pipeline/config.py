@@ -149,7 +149,7 @@ class Machine(Section):
     jobs: Positive = Field(1, description="units at the same time")
     threads: Count = Field(0, description="threads a unit; 0 is the cores divided by jobs")
     checkpoint_seconds: float = Field(
-        30.0, ge=0, description="time between checkpoints of the distillation"
+        10.0, ge=0, description="time between checkpoints of the distillation; 0 is every step"
     )
 
 

@@ -50,7 +50,7 @@ def fit(
     adam = _adamw(model, optimiser)
     history: list[float] = []
     start = _restore(checkpoints, model, adam) if checkpoints else 0
-    saved = time.monotonic()
+    due = time.monotonic() + machine.checkpoint_seconds
     with progress(what, steps, "steps") as advance:
         advance(start)
         for step in range(start, steps):
@@ -60,9 +60,8 @@ def fit(
                 group["lr"] = rate
             history.append(_update(model, adam, losses, step, optimiser.clip, machine, device))
             advance(1)
-            if checkpoints and time.monotonic() - saved >= machine.checkpoint_seconds:
-                _save(checkpoints, model, adam, step + 1)
-                saved = time.monotonic()
+            if checkpoints and time.monotonic() >= due:
+                due = _save(checkpoints, model, adam, step + 1, machine.checkpoint_seconds)
     model.eval()
     if checkpoints:
         (checkpoints / CHECKPOINT).unlink(missing_ok=True)
@@ -116,7 +115,9 @@ def _adamw(model: Any, optimiser: Optimiser) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=optimiser.learning_rate, fused=True)
 
 
-def _save(folder: Path, model: Any, adam: torch.optim.AdamW, step: int) -> None:
+def _save(folder: Path, model: Any, adam: torch.optim.AdamW, step: int, seconds: float) -> float:
+    """Write a checkpoint; returns when the next one is due."""
+    start = time.monotonic()
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     names = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, state in adam.state.items():
@@ -125,6 +126,9 @@ def _save(folder: Path, model: Any, adam: torch.optim.AdamW, step: int) -> None:
     copies = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     save_file(copies, beside, metadata={"step": str(step)})
     beside.replace(folder / CHECKPOINT)
+    now = time.monotonic()
+    # A large model's checkpoint takes long; it may take a twentieth of the time and no more.
+    return now + (max(seconds, 20 * (now - start)) if seconds else 0.0)
 
 
 def _restore(folder: Path, model: Any, adam: torch.optim.AdamW) -> int:
