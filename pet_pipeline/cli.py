@@ -6,7 +6,7 @@ import os
 import runpy
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from pet_pipeline.run import CONFIG, Run
 Pipeline = Callable[[Settings, Run], object]
 
 GO_ON = "to go on from here, type the same command again"
+TABLE_OPTION: Any = {"labelled": False, "place": "--table", "mapping": "--column COLUMN=NAME"}
 
 File = Annotated[Path | None, typer.Argument(metavar="[SETTINGS.toml]", help="Settings file.")]
 Override = Annotated[
@@ -91,6 +92,8 @@ def _runner(pipeline: Pipeline | None) -> Callable[..., None]:
                 "data": {name: value for name, value in data.items() if value is not None},
                 "machine": {} if jobs is None else {"jobs": jobs},
             }
+            if task:
+                _check_task_folder(Path(task))
             if settings_file is None and not any((task, labelled, pool, test, override)):
                 raise UserError(
                     "nothing to run: give a settings file, or --task, --labelled, --pool and "
@@ -141,16 +144,16 @@ def patterns(
     from pet_pipeline.show import print_patterns
 
     with _for_people():
+        _check_task_folder(folder)
         task = load_task(folder)
-        names = _mapping(column or [])
+        names = _mapping(column or [], task.columns)
         rows: list[dict[str, Any]] = [{c: f"<{c}>" for c in task.columns}]
         if prior and not (model and table):
             raise UserError(
                 "--prior: needs --model and --table; it is the model's view of the rows"
             )
         if table:
-            place = "--table"
-            raise_all(check_source(table, task.columns, names, labelled=False, place=place))
+            raise_all(check_source(table, task.columns, names, **TABLE_OPTION))
             batch = next(read_batches(find_source(table), task.columns, names, None), None)
             rows = batch.slice(0, 200).to_pylist() if batch is not None else rows
         described = _describe(task, model, rows, prior=prior) if model else {}
@@ -174,10 +177,7 @@ def predict(
 ) -> None:
     """Label texts, or a whole table, with a finished classifier."""
     with _for_people():
-        if bool(text) == bool(table):
-            raise UserError('predict: give --text "..." or --table FILE, one of them')
-        if table and output is None:
-            raise UserError("predict: --table needs --output FILE.parquet for the labels")
+        raise_all(_predict_problems(text, pair, table, output))
         if not classifier.is_dir():
             raise UserError(f"{classifier}: no such folder; name the classifier of a run")
         from pet_pipeline.classifier import Classifier
@@ -185,7 +185,7 @@ def predict(
 
         loaded = Classifier(classifier, Machine(device=device))
         if table and output:
-            _predict_table(loaded, table, output, _mapping(column or []))
+            _predict_table(loaded, table, output, _mapping(column or [], loaded.columns))
             return
         if pair is not None and len(loaded.columns) < 2:
             raise UserError(f"--pair: this classifier reads one text, {loaded.columns[0]!r}")
@@ -318,8 +318,7 @@ def _predict_table(classifier: Any, table: str, output: Path, names: dict[str, s
         soft_label_table,
     )
 
-    place = "--table"
-    raise_all(check_source(table, classifier.columns, names, labelled=False, place=place))
+    raise_all(check_source(table, classifier.columns, names, **TABLE_OPTION))
     source = find_source(table)
     output.parent.mkdir(parents=True, exist_ok=True)
     beside = output.with_name(f".{output.name}.partial")
@@ -340,12 +339,38 @@ def _predict_table(classifier: Any, table: str, output: Path, names: dict[str, s
     say(f"{rows} rows labelled: {output}")
 
 
-def _mapping(texts: list[str]) -> dict[str, str]:
+def _check_task_folder(task: Path) -> None:
+    if task.is_file():
+        raise UserError(f"{task}: a file; name the task's folder, {task.parent}")
+
+
+def _predict_problems(
+    text: list[str] | None, pair: str | None, table: str | None, output: Path | None
+) -> Iterator[str]:
+    if bool(text) == bool(table):
+        yield 'predict: give --text "..." or --table FILE, one of them'
+    elif table and output is None:
+        yield "predict: --table needs --output FILE.parquet for the labels"
+    elif table and pair is not None:
+        yield "predict: --pair goes with --text; a table has the second texts in a column"
+    elif text and output is not None:
+        yield "predict: --output goes with --table; what --text gets is shown here"
+    if output and output.is_dir():
+        yield f"--output: {output} is a folder; name a file, such as {output}/labels.parquet"
+
+
+def _mapping(texts: list[str], columns: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     raise_all(
         f"--column {text}: write COLUMN=NAME"
         for text, (_, equals, name) in zip(texts, pairs, strict=True)
         if not equals or not name
+    )
+    known = (*columns, "id")
+    raise_all(
+        f"--column {text}: {column!r} is no column here{nearest(column, known)}"
+        for text, (column, *_) in zip(texts, pairs, strict=True)
+        if column not in known
     )
     return {column: name for column, _, name in pairs}
 

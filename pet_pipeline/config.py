@@ -43,7 +43,7 @@ Seeds = Annotated[
 class Section(BaseModel):
     """A group of settings; unknown names and wrong types are refused."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -280,6 +280,8 @@ def _problem(error: dict[str, Any]) -> str:
     place = ".".join([*sections, name])
     if error["type"] == "extra_forbidden":
         return f"{place}: no such setting{nearest(name, _names(sections))}"
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return f"{place}: a section is needed, [{place}]; found {error['input']!r}"
     return f"{place}: {_lower(error['msg'])}; found {error['input']!r}"
 
 

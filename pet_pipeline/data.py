@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,16 +39,24 @@ FORMATS = {
 COMPRESSION = "zstd"
 BATCH_ROWS = 8192
 DATASETS = "datasets:"
+ARROW_PREAMBLE = re.compile(r"Error creating dataset\. .* input source '.*?': (Invalid: )?")
 
 Floats = npt.NDArray[np.floating[Any]]
 
 
 def check_source(
-    source: str, columns: Sequence[str], names: Mapping[str, str], *, labelled: bool, place: str
+    source: str,
+    columns: Sequence[str],
+    names: Mapping[str, str],
+    *,
+    labelled: bool,
+    place: str,
+    mapping: str = 'data.columns = {text = "..."}',
 ) -> list[str]:
     """What keeps a source from being read as a table of a task; opens it, reads no rows.
 
     columns: the task's text columns; names: the names that the source has for some of them
+    mapping: how such names are given
     """
     try:
         present = _open(source).schema.names
@@ -56,7 +65,7 @@ def check_source(
     needed = [names.get(column, column) for column in (*columns, *(["label"] * labelled))]
     return [
         f"{place}: {source} has no column {name!r}{nearest(name, present)}"
-        + ('; or map it: data.columns = {text = "..."}' if not names else "")
+        + (f"; or map it: {mapping}" if not names else "")
         for name in needed
         if name not in present
     ]
@@ -384,4 +393,5 @@ def _neighbours(source: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ARROW_PREAMBLE.sub("", line)

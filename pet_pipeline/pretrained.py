@@ -36,7 +36,10 @@ def load_tokenizer(model: Pretrained) -> Tokenizer:
     try:
         return AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"model: {name}: no tokenizer: {_first_line(error)}") from None
+        reason = _first_line(error).rstrip(":")
+        raise UserError(
+            f"model: {name}: no tokenizer: {reason}; its files belong in the same folder"
+        ) from None
 
 
 def check_mlm(model: Pretrained) -> int:
@@ -106,7 +109,8 @@ def device_of(machine: Machine) -> torch.device:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(
-                f"machine.device: {machine.device!r} cannot be used: {_first_line(error)}; "
+                f"machine.device: {machine.device!r} cannot be used: "
+                f"{_first_line(error).partition('. ')[0]}; "
                 "'auto' takes what is there"
             ) from None
         return device

@@ -136,6 +136,7 @@ class Run:
         self.root, self.plan, self.until, self.force = root, plan, until, force
         self.machine = machine or Machine()
         self.units: list[Unit] = []
+        self._last: str | None = None  # the stage to stop after, once it was reached
         self._config = config
         self._lock = FileLock(root / ".lock", timeout=0)
 
@@ -176,6 +177,8 @@ class Run:
         resumable: the work finds what a killed attempt left in its folder
         """
         verb = stage.rpartition("/")[2]
+        if self._last not in (None, stage):  # a stage may take more than one call
+            raise _Until
         units = [
             Unit(self.root / stage / name, verb, work, params, version, resumable)
             for name, params in calls.items()
@@ -187,7 +190,7 @@ class Run:
             return [done[unit.dir] or Result(unit.dir, unit.key, {}) for unit in units]
         self._run(stage, [unit for unit in units if not done[unit.dir]], done)
         if self.until in (verb, stage):
-            raise _Until
+            self._last = stage
         return [result for unit in units if (result := done[unit.dir])]
 
     def log(self, event: str, **values: Any) -> None:
@@ -221,11 +224,13 @@ class Run:
     def __enter__(self) -> Self:
         if self.plan:
             return self
-        self.root.mkdir(parents=True, exist_ok=True)
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except Timeout:
             raise UserError(f"{self.root}: another process is at work on this run") from None
+        except OSError as error:
+            raise UserError(f"output: {self.root}: {error.strerror}; name another folder") from None
         write_text(self.root / CONFIG, self._config)
         self.log("start", config=str(self.root / CONFIG), made_by=_maker(self.machine))
         return self
@@ -277,10 +282,9 @@ def fingerprint(value: Any) -> Any:
 def record(folder: Path) -> dict[str, Any] | None:
     """The record of the finished unit in a folder: key, identity, info, seconds, made_by."""
     try:
-        text = (folder / RECORD).read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
+        entry: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a power cut may leave it empty
         return None
-    entry: dict[str, Any] = json.loads(text)
     return entry
 
 

@@ -82,6 +82,7 @@ SETTINGS = {
     ("ensemble.weights=best",): (
         "settings: ensemble.weights: input should be 'uniform', 'wmean' or 'fitted'; found 'best'"
     ),
+    ("finetune.clip=inf",): "settings: finetune.clip: input should be a finite number; found inf",
     ("finetune.steps",): "--set finetune.steps: no '='; write section.key=value",
     (
         "data.columns={txt='a'}",
@@ -331,6 +332,36 @@ def test_output_folders(shop: Shop, tiny_settings: Callable[..., Any]) -> None:
     assert shop.run() == "output: run is the run of another task, other; name another folder"
 
 
+def test_models_and_tokenizers_that_do_not_belong_together(shop: Shop) -> None:
+    from transformers import BertForMaskedLM
+
+    config = BertConfig.from_pretrained(shop.mlm, vocab_size=50)
+    BertForMaskedLM(config).save_pretrained(shop.mlm)
+    message = shop.run()
+    assert message.startswith("model: model has 50 tokens, its tokenizer 2")
+    assert message.endswith("they are not of the same model")
+
+
+def test_a_student_that_is_not_there(shop: Shop) -> None:
+    assert shop.run("--set", "distill.model=mood") == (
+        "distill.model: mood has no config.json; name a folder that a model is in"
+    )
+
+
+def test_weights_that_cannot_be_fitted(shop: Shop) -> None:
+    shop.table("labelled", text=TEXTS[1:3], label=["sad", "happy"])
+    assert shop.run("--set", "ensemble.weights=fitted") == (
+        "ensemble.weights: 'fitted' holds out some rows of a label to tune on the others, and no "
+        "label has two; add rows, or take 'uniform'"
+    )
+
+
+def test_a_file_where_the_tasks_folder_is_needed(shop: Shop) -> None:
+    message = "mood/task.toml: a file; name the task's folder, mood"
+    assert shop.pet("patterns", "mood/task.toml") == message
+    assert shop.pet("run", "--task", "mood/task.toml") == message
+
+
 def test_a_run_that_is_at_work(shop: Shop) -> None:
     with Run(shop.folder / "run", config='task = "mood"'):
         assert shop.run() == "run: another process is at work on this run"
@@ -349,6 +380,9 @@ PREDICT = {
     ("--text", "a", "--table", "t.csv"): 'predict: give --text "..." or --table FILE, one of them',
     (): 'predict: give --text "..." or --table FILE, one of them',
     ("--table", "pool.parquet"): "predict: --table needs --output FILE.parquet for the labels",
+    ("--text", "a", "--output", "o"): (
+        "predict: --output goes with --table; what --text gets is shown here"
+    ),
     ("--text", "a"): "mood: no classifier; name the folder that a run's last lines show",
 }
 
@@ -380,6 +414,8 @@ def test_patterns_options(shop: Shop) -> None:
     assert shop.pet("patterns", "mood", "--prior") == (
         "--prior: needs --model and --table; it is the model's view of the rows"
     )
-    assert shop.pet("patterns", "mood", "--table", "pool.parquet", "--column", "text") == (
-        "--column text: write COLUMN=NAME"
+    table = ("patterns", "mood", "--table", "pool.parquet")
+    assert shop.pet(*table, "--column", "text") == "--column text: write COLUMN=NAME"
+    assert shop.pet(*table, "--column", "txt=a") == (
+        "--column txt=a: 'txt' is no column here; did you mean 'text'?"
     )

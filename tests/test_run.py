@@ -22,7 +22,11 @@ from pet_pipeline.run import RECORD, Result, Run, Unit, fingerprint, record, wri
 
 HERE = Path(__file__).parent
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -295,3 +299,19 @@ def test_killed_runs_go_on_and_nothing_half_written_counts(tmp_path: Path, jobs:
             assert (folder / "a").stat().st_size == 5000
     assert len(list(root.glob("s/*/unit.json"))) == 60
     assert not [*root.rglob(".partial-*"), *root.rglob(".stale-*")]
+
+
+def test_until_waits_for_every_call_of_its_stage(place: Place) -> None:
+    with Run(place.root, until="one") as run:
+        run.do("one", work, {"a": {"a": "a", "log": str(place.log)}})
+        run.do("one", work, {"b": {"a": "b", "log": str(place.log)}})
+        run.do("two", work, {"c": {"a": "c", "log": str(place.log)}})
+    assert place.ran() == ["a", "b"]
+
+
+def test_a_record_that_a_power_cut_left_empty_is_none(place: Place) -> None:
+    place.go()
+    place.ran()
+    (place.root / "two/all" / RECORD).write_text("")
+    place.go()
+    assert place.ran() == ["two"]

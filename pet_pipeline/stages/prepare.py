@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from pet_pipeline.patterns import Pattern, Task
 from pet_pipeline.progress import say
 from pet_pipeline.run import Result, Run
 from pet_pipeline.seeds import seed_from
-from pet_pipeline.stages.results import ENCODED, TABLE, Tables, shard_file
+from pet_pipeline.stages.results import ENCODED, TABLE, Tables, info_of, shard_file
 
 SHOWN_ROWS = 3  # rows that the report shows in each pattern
 CHECKED_ROWS = 200  # rows of the pool in which truncation is counted
@@ -44,11 +45,15 @@ def prepare(run: Run, task: Task, settings: Settings) -> Tables:
     Raises `UserError` with the problems of all tables, then with those of all patterns, before
     any model is loaded.
     """
-    base = resolve_model(settings.model, settings.revision)
+    base, student = resolve_model(settings.model, settings.revision), _student(settings)
     rows = _check_tables(task, settings)
     calls = {name: _table_call(task, settings, name) for name in (*TABLES, "pool")}
     used = {name: call for name, call in calls.items() if call}
     done = dict(zip(used, run.do("prepare", _prepare, used), strict=True))
+    raise_all(_fold_problems(settings, info_of(done.get("labelled")).get("labels", {})))
+    longest = settings.distill.max_tokens if student else 0
+    models = {"base": base, "student": student, "student_tokens": longest}
+    run.do("prepare", _check_models, {"models": models})
     checked = run.do(
         "prepare",
         _check_patterns,
@@ -88,6 +93,22 @@ def prepare(run: Run, task: Task, settings: Settings) -> Tables:
         else:
             extra[pattern.name, place] = result
     return Tables(n_shards=n_shards, checked=checked, encoded=encoded, encoded_extra=extra, **done)
+
+
+def _student(settings: Settings) -> Pretrained | None:
+    """The encoder of the classifier, if the settings name another one for it."""
+    if not (settings.distill.enabled and settings.distill.model):
+        return None
+    with _said_of_the_student():
+        return resolve_model(settings.distill.model)
+
+
+@contextmanager
+def _said_of_the_student() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"distill.{error}") from None  # it begins with "model: "
 
 
 def labels_of(file: Path, labels: Sequence[str]) -> list[int]:
@@ -134,6 +155,15 @@ def _setting_problems(task: Task, settings: Settings) -> Iterator[str]:
         yield "ensemble.fit_on: 'development' needs data.development; 'folds' does not"
     if settings.finetune.max_tokens < 8:
         yield f"finetune.max_tokens: {settings.finetune.max_tokens} is too few; 8 is the least"
+
+
+def _fold_problems(settings: Settings, counts: Mapping[str, int]) -> Iterator[str]:
+    fitted = settings.ensemble.weights == "fitted" and settings.ensemble.fit_on == "folds"
+    if fitted and counts and max(counts.values()) < 2:
+        yield (
+            "ensemble.weights: 'fitted' holds out some rows of a label to tune on the others, and "
+            "no label has two; add rows, or take 'uniform'"
+        )
 
 
 def _longest_inputs(settings: Settings) -> dict[str, int]:
@@ -286,6 +316,51 @@ def _check_patterns(
         )
     (out / "patterns.json").write_text(json.dumps(described, indent=1), "utf-8")
     return {"patterns": len(patterns)}
+
+
+def _check_models(
+    out: Path,
+    machine: Machine,
+    *,
+    base: Pretrained,
+    student: Pretrained | None,
+    student_tokens: int,
+) -> dict[str, Any]:
+    # Loading takes seconds; a model that is broken would be noticed after hours of other work.
+    from pet_pipeline.pretrained import load_mlm, load_tokenizer, new_classifier
+
+    _check_fit(base, load_mlm(base), load_tokenizer(base))
+    if student:
+        with _said_of_the_student():
+            tokenizer, model = load_tokenizer(student), new_classifier(student, ("a", "b"))
+            _check_fit(student, model, tokenizer)
+            if model.config.pad_token_id is None:  # decoders find a text's end by it
+                raise UserError(
+                    f"model: a {model.config.model_type} model without a padding token; "
+                    "name one such as bert or roberta"
+                )
+        limit = getattr(model.config, "max_position_embeddings", None) or student_tokens
+        limit = min(limit, tokenizer.model_max_length)
+        if student_tokens > limit:
+            raise UserError(
+                f"distill.max_tokens: {student_tokens} is more than distill.model reads, {limit}"
+            )
+    return {"models": 1 + bool(student)}
+
+
+def _check_fit(base: Pretrained, model: Any, tokenizer: Any) -> None:
+    """Raise `UserError` if a model and its tokenizer do not belong together."""
+    name = base if isinstance(base, Path) else base.name
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UserError(f"model: {name} has no tokenizer; it belongs in the same folder")
+    if len(tokenizer) > known:
+        raise UserError(
+            f"model: {name} has {known} tokens, its tokenizer {len(tokenizer)}; "
+            "they are not of the same model"
+        )
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"model: {name} has no padding token; name one such as bert or roberta")
 
 
 def _encode(
