@@ -320,7 +320,10 @@ def _predict_table(classifier: Any, table: str, output: Path, names: dict[str, s
 
     raise_all(check_source(table, classifier.columns, names, **TABLE_OPTION))
     source = find_source(table)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: {output}: {error.strerror}; name another file") from None
     beside = output.with_name(f".{output.name}.partial")
     writer = None
     rows = 0

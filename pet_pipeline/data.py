@@ -130,7 +130,7 @@ def read_batches(
                 unknown.update(v for v in arrays["label"].to_pylist() if v not in labels)
             start += batch.num_rows
             yield pa.RecordBatch.from_pydict(arrays)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise UserError(f"{source}: cannot be read: {_first_line(error)}") from None
     if unknown:
         raise UserError("\n".join(_unknown_labels(source, unknown, labels or ())))
@@ -287,7 +287,7 @@ def _open(source: str) -> ds.Dataset:
             form = _format(kind, tuple(dataset.schema.names))
             dataset = ds.dataset(files, format=form, filesystem=filesystem)
         return dataset
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise UserError(f"{source}: cannot be read: {_first_line(error)}") from None
 
 

@@ -36,7 +36,7 @@ def load_tokenizer(model: Pretrained) -> Tokenizer:
     try:
         return AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = _first_line(error).rstrip(":")
+        reason = _first_line(error).rstrip(":. ")
         raise UserError(
             f"model: {name}: no tokenizer: {reason}; its files belong in the same folder"
         ) from None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import multiprocessing
+
 import pytest
+from rich.console import Console
 
 from pet_pipeline import progress
 
@@ -28,3 +32,41 @@ def test_no_lines_in_between_if_none_are_wanted(
         advance(1)
     progress.say("[bold]not markup[/]")
     assert capsys.readouterr().err == "[bold]not markup[/]\n"
+
+
+def test_no_line_is_left_behind_when_all_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with progress.progress("finetune", 3, "steps") as advance:
+        advance(3)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 99.0)
+    with progress.progress("finetune", 3, "steps") as advance:
+        advance(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_workers_say_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
+    progress.say("a line")
+    with progress.progress("finetune", 3, "steps") as advance:
+        advance(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_bars_within_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "_console", screen)
+    with pytest.raises(RuntimeError), progress.progress("units", 2, "units") as outer:
+        outer(1)
+        with progress.progress("steps of one", 4, "steps") as inner:
+            inner(4)
+            progress.say("a line between")
+            raise RuntimeError
+    shown = screen.file.getvalue()
+    for text in ("units", "steps of one", "1/2", "4/4", "a line between\n"):
+        assert text in shown
+    assert not progress._bars  # the display has stopped, and the next one can start

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pet_pipeline.config import Machine, Settings, read_settings
-from pet_pipeline.errors import UserError
+from pet_pipeline.errors import UserError, raise_all
 from pet_pipeline.run import RECORD, Result, Run, Unit, fingerprint, record, write_text
 
 HERE = Path(__file__).parent
@@ -126,14 +128,112 @@ def test_a_failed_run_goes_on_behind_what_was_done(place: Place) -> None:
     assert not list(place.root.rglob(".partial-*"))
 
 
-def test_mistakes_of_all_units_are_shown_together(place: Place) -> None:
-    with pytest.raises(UserError) as error, Run(place.root) as run:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_mistakes_of_all_units_are_shown_together(place: Place, jobs: int) -> None:
+    machine = Machine(jobs=jobs)
+    with pytest.raises(UserError) as error, Run(place.root, machine=machine) as run:
         run.do("one", broken, {name: {"a": name} for name in "ab"})
+    heading, *problems = str(error.value).splitlines()
+    assert heading == "2 problems:"
+    assert sorted(problems) == ["  - a: not good; be good", "  - b: not good; be good"]
+
+
+def test_several_mistakes_of_a_unit_are_shown_among_those_of_others(place: Place) -> None:
+    def many(out: Path, machine: Machine, *, a: str) -> dict[str, Any]:
+        raise_all([f"{a}: one", f"{a}: two", "both"])
+        return {}
+
+    with pytest.raises(UserError) as error, Run(place.root) as run:
+        run.do("one", many, {name: {"a": name} for name in "ab"})
     assert str(error.value).splitlines() == [
-        "2 problems:",
-        "  - a: not good; be good",
-        "  - b: not good; be good",
+        "5 problems:",
+        "  - a: one",
+        "  - a: two",
+        "  - both",
+        "  - b: one",
+        "  - b: two",
     ]
+
+
+def test_a_mistake_in_one_unit_lets_the_others_finish(place: Place) -> None:
+    def picky(out: Path, machine: Machine, *, a: str) -> dict[str, Any]:
+        if a == "a":
+            raise UserError("a: not good; be good")
+        return work(out, machine, a=a, log=str(place.log))
+
+    for expected in (["b", "c"], []):
+        with pytest.raises(UserError, match=r"^a: not good; be good$"), Run(place.root) as run:
+            run.do("one", picky, {name: {"a": name} for name in "abc"})
+        assert place.ran() == expected
+
+
+def test_a_changed_parameter_reruns_its_unit_and_what_stands_on_it(place: Place) -> None:
+    def go(**values: int) -> list[str]:
+        with Run(place.root) as run:
+            made = {
+                name: run.do("one", work, {name: {"a": f"{name}{value}", "log": str(place.log)}})
+                for name, value in values.items()
+            }
+            for name, up in made.items():
+                run.do("two", work, {name: {"a": f"on-{name}", "log": str(place.log), "up": up}})
+        return place.ran()
+
+    assert go(a=1, b=1) == ["a1", "b1", "on-a", "on-b"]
+    assert go(a=1, b=2) == ["b2", "on-b"]
+    assert go(a=1, b=2) == []
+    # A result is the latest one: to go back is to do it again.
+    assert go(a=1, b=1) == ["b1", "on-b"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_stand_in_the_order_of_the_calls(place: Place, jobs: int) -> None:
+    names = list("dbace")
+    for done in (0, 3, 5):  # some are done already
+        with Run(place.root, machine=Machine(jobs=jobs)) as run:
+            calls = {name: {"a": name, "log": str(place.log)} for name in names}
+            run.do("one", work, dict(list(calls.items())[:done]))
+            results = run.do("one", work, calls)
+        assert [result.dir for result in results] == [place.root / "one" / n for n in names]
+        assert [result.info for result in results] == [{"a": name} for name in names]
+
+
+def test_a_plan_knows_the_keys_of_what_is_not_done(place: Place) -> None:
+    planned = place.go(plan=True)
+    done = place.go()
+    assert [unit.key for unit in planned.units] == [unit.key for unit in done.units]
+    assert all(unit.result() for unit in done.units)
+
+
+def test_force_until_and_plan_name_a_stage_or_that_of_a_generation(place: Place) -> None:
+    place.go()
+    place.ran()
+    for name in ("one", "gen-0/one"):
+        place.go(force=(name,), until=name)
+        assert place.ran() == ["a", "b"]
+    for name in ("two/all", "gen-1/one", "on"):
+        place.go(force=(name,))
+        assert place.ran() == []
+    place.go(force=("one",))  # the results have the same keys, so what stands on them stays
+    assert place.ran() == ["a", "b"]
+
+
+def test_a_kill_while_a_result_is_replaced_loses_nothing(place: Place) -> None:
+    place.go()
+    place.ran()
+    folder = place.root / "two" / "all"
+    folder.rename(folder.with_name(".stale-0123"))
+    place.go()
+    assert place.ran() == ["two"]
+    assert not list(place.root.rglob(".stale-*"))
+
+
+def test_a_failed_run_lets_go_of_its_folder_and_says_why(place: Place) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError), Run(place.root) as run:
+            run.do("one", broken, {"a": {"a": "a"}})
+    events = [json.loads(line) for line in (place.root / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", "stage", "end"] * 2
+    assert events[-1]["error"] == "UserError('a: not good; be good')"
 
 
 def test_content_decides_not_names_or_times(place: Place, tmp_path: Path) -> None:
@@ -149,6 +249,7 @@ def test_content_decides_not_names_or_times(place: Place, tmp_path: Path) -> Non
     assert len(go(folder)) == 1
     assert go(other) == []
     (other / ".hidden").write_text("")
+    os.utime(other / "weights", (0, 0))
     assert go(other) == []
     (other / "weights").write_text("2!")
     assert len(go(other)) == 1
@@ -169,14 +270,29 @@ def test_why_names_what_changed(tmp_path: Path) -> None:
         "up: made by a unit that has changed",
     ]
     assert unit(a={"b": 1}, rows=[1, 2], up=upstream).why() == []
+    more = unit(a={"b": 1, "c": "x" * 99}, rows=[1], up=upstream).why()
+    assert more == [f"a.c: None -> {'x' * 59}…", "rows: [1, 2] -> [1]"]
+    assert Unit(tmp_path / "v", "one", work, {}, 1).why() == []
+
+
+def test_why_names_files_and_versions(tmp_path: Path) -> None:
+    file = tmp_path / "table"
+    file.write_text("1")
+    Unit(tmp_path / "u", "one", lambda out, machine, **_: {}, {"source": file}, 1).run(Machine())
+    file.write_text("22")
+    changed = Unit(tmp_path / "u", "one", work, {"source": file}, 2)
+    assert changed.why() == ["version: 1 -> 2", "source: its content has changed"]
 
 
 def test_a_second_process_is_sent_away(place: Place) -> None:
     with (
         Run(place.root),
-        pytest.raises(UserError, match="another process is at work on this run"),
+        pytest.raises(UserError) as error,
         Run(place.root),
     ):
+        pass
+    assert str(error.value) == f"{place.root}: another process is at work on this run"
+    with Run(place.root):
         pass
 
 
@@ -184,7 +300,9 @@ def test_records_and_events(place: Place) -> None:
     place.go()
     found = record(place.root / "gen-0/one/a")
     assert found is not None
-    assert found["identity"]["params"]["a"] == "a"
+    assert set(found) == {"key", "identity", "info", "seconds", "made_by"}
+    params = {"a": "a", "log": str(place.log)}
+    assert found["identity"] == {"stage": "one", "version": 1, "params": params}
     assert found["info"] == {"a": "a"}
     assert found["seconds"] >= 0
     assert found["made_by"]["machine"]["jobs"] == 1
@@ -198,6 +316,9 @@ def test_records_and_events(place: Place) -> None:
         "unit",
         "end",
     ]
+    units = [(event["stage"], event["unit"]) for event in events if event["event"] == "unit"]
+    assert units == [("gen-0/one", "a"), ("gen-0/one", "b"), ("two", "all")]
+    assert events[-1]["error"] is None
 
 
 def test_a_resumable_unit_finds_what_it_left(place: Place) -> None:
@@ -236,8 +357,12 @@ def test_the_order_of_a_dict_does_not_matter(values: dict[str, int]) -> None:
 
 
 def test_other_objects_cannot_be_parameters() -> None:
-    with pytest.raises(TypeError, match="a object cannot be a parameter of a unit"):
-        fingerprint(object())
+    with pytest.raises(TypeError) as error:
+        fingerprint({"a": [object()]})
+    assert str(error.value) == (
+        "a object cannot be a parameter of a unit; use None, bool, int, float, str, Path, Result, "
+        "and lists, dicts and dataclasses of these"
+    )
 
 
 def test_text_is_never_half_written(tmp_path: Path) -> None:
@@ -255,7 +380,7 @@ def test_a_runs_folder_keeps_its_settings(tiny_settings: Callable[..., Settings]
 
 
 PROGRAM = """
-import sys, time
+import sys
 from pathlib import Path
 from pet_pipeline.config import Machine
 from pet_pipeline.run import Run
@@ -269,36 +394,54 @@ import time
 def slow(out, machine, *, i):
     with (out / "a").open("w") as file:
         for _ in range(50):
-            file.write("x" * 100); file.flush(); time.sleep(0.0004)
+            file.write("x" * 100); file.flush(); time.sleep(0.001)
     return {"i": i}
 """
+KILLS = 6
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_runs_go_on_and_nothing_half_written_counts(tmp_path: Path, jobs: int) -> None:
     (tmp_path / "slow_work.py").write_text(SLOW)
     (tmp_path / "program.py").write_text(PROGRAM.format(jobs=jobs))
-    root, moments, kills = tmp_path / "run", random.Random(jobs), 0
-    while True:
+    root, moments, halves = tmp_path / "run", random.Random(jobs), 0
+    command = [sys.executable, "program.py", str(root)]
+    for kill in range(KILLS):
+        before = seen(root)
         process = subprocess.Popen(
-            [sys.executable, "program.py", str(root)],
-            cwd=tmp_path,
-            start_new_session=True,
-            stderr=subprocess.DEVNULL,
+            command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL
         )
-        try:
-            process.wait(timeout=moments.uniform(0.8, 2.2) if kills < 5 else 120)
-            assert process.returncode == 0
-            break
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
+        while started(root) <= kill or (kill % 2 and seen(root) == before):
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0.0, 0.15))
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
         for folder in (root / "s").glob("[0-9]*"):
             assert (folder / RECORD).exists()
             assert (folder / "a").stat().st_size == 5000
+        halves += any(not (folder / RECORD).exists() for folder in root.glob("s/.partial-*"))
+    assert halves > 0
+    subprocess.run(command, cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
     assert len(list(root.glob("s/*/unit.json"))) == 60
     assert not [*root.rglob(".partial-*"), *root.rglob(".stale-*")]
+    events = [json.loads(line) for line in (root / "log.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "end"
+
+
+def seen(root: Path) -> dict[str, int]:
+    """The folders of units, begun or finished, and when each was last written into."""
+    times = {}
+    for folder in root.glob("s/*"):
+        with contextlib.suppress(FileNotFoundError):
+            times[folder.name] = folder.stat().st_mtime_ns
+    return times
+
+
+def started(root: Path) -> int:
+    """How often work has begun in a run."""
+    log = root / "log.jsonl"
+    return log.read_text().count('"event": "stage"') if log.exists() else 0
 
 
 def test_until_waits_for_every_call_of_its_stage(place: Place) -> None:
