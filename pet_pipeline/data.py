@@ -13,6 +13,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def find_source(source: str) -> Source:
 
 def count_rows(source: Source) -> int:
     """Rows of a source; from the metadata if it is Parquet."""
-    return int(_open(str(source)).count_rows())
+    with _reading(source):
+        return int(_open(str(source)).count_rows())
 
 
 def read_batches(
@@ -117,21 +119,19 @@ def read_batches(
     classes = _class_names(dataset.schema, label)
     unknown: Counter[str] = Counter()
     start = 0
-    try:
+    with _reading(source):
         for batch in dataset.to_batches(columns=list(dict.fromkeys(wanted)), batch_size=BATCH_ROWS):
             if not batch.num_rows:
                 continue
             ids = pa.array(range(start, start + len(batch))) if made else _ids(batch[identifier])
-            arrays = {"id": ids}
-            for column in columns:
-                arrays[column] = _text(batch[names.get(column, column)])
+            arrays = {"id": ids} | {c: _text(batch[names.get(c, c)]) for c in columns}
             if labels is not None:
                 arrays["label"] = _labels(batch[label], classes)
                 unknown.update(v for v in arrays["label"].to_pylist() if v not in labels)
             start += batch.num_rows
-            yield pa.RecordBatch.from_pydict(arrays)
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise UserError(f"{source}: cannot be read: {_first_line(error)}") from None
+            table = pa.RecordBatch.from_pydict(arrays)
+            table.validate(full=True)  # Arrow reads JSON without a look at its encoding
+            yield table
     if unknown:
         raise UserError("\n".join(_unknown_labels(source, unknown, labels or ())))
 
@@ -280,13 +280,19 @@ def _open(source: str) -> ds.Dataset:
     if len(kinds) != 1:
         found = listed(sorted(kinds)) if kinds else "no table"
         raise UserError(f"{source}: {found} found; one of {listed(FORMATS)} is needed")
-    try:
-        kind = kinds.pop()
+    kind = kinds.pop()
+    with _reading(source):
         dataset = ds.dataset(files, format=_format(kind, ()), filesystem=filesystem)
         if kind in ("csv", "tsv"):
             form = _format(kind, tuple(dataset.schema.names))
             dataset = ds.dataset(files, format=form, filesystem=filesystem)
         return dataset
+
+
+@contextmanager
+def _reading(source: Source | str) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise UserError(f"{source}: cannot be read: {_first_line(error)}") from None
 
@@ -350,8 +356,8 @@ def _text(column: pa.Array) -> pa.Array:
 
 def _labels(column: pa.Array, classes: list[str] | None) -> pa.Array:
     if classes and pa.types.is_integer(column.type):
-        names = pa.array(classes, pa.string())
-        return names.take(column)
+        known = pc.if_else(pc.less(column, 0), None, column)  # -1 is no label in `datasets`
+        column = pa.array(classes, pa.string()).take(known)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return pc.fill_null(column.cast(pa.string()), "")
@@ -385,11 +391,8 @@ def _named(table: pa.Table, labels: Sequence[str]) -> pa.Table:
 
 
 def _neighbours(source: str) -> str:
-    if "://" in source:
-        return ""
-    folder = Path(source).parent
-    near = [str(p) for p in sorted(folder.glob("*"))] if folder.is_dir() else []
-    return nearest(source, near) if near else ""
+    remote = "://" in source
+    return "" if remote else nearest(source, sorted(map(str, Path(source).parent.glob("*"))))
 
 
 def _first_line(error: Exception) -> str:

@@ -161,12 +161,12 @@ class PatternEncoder:
             texts.append("".join(pieces))
             ends.append(np.cumsum([len(piece) for piece in pieces]))
         tokens = _tokenise(self.tokenizer, texts)
-        shortenable = [isinstance(part, Field) and "keep" not in part.specs for part in parts]
+        turns = [0 if isinstance(part, str) else 2 if "keep" in part.specs else 1 for part in parts]
         chunks = []
         for ids, offsets, end in zip(*tokens, ends, strict=True):
             # A token belongs to the part of its last character: its first may be a space before.
             owners = np.searchsorted(end, np.maximum(offsets - 1, 0), side="right")
-            chunks.append(_Tokens(ids, np.minimum(owners, len(parts) - 1), shortenable))
+            chunks.append(_Tokens(ids, np.minimum(owners, len(parts) - 1), turns))
         return chunks
 
     def _fixed_tokens(self) -> int:
@@ -198,7 +198,7 @@ class PatternEncoder:
 class _Tokens:
     ids: list[int]
     owners: np.ndarray[Any, Any]  # (tokens,) index of each token's part
-    shortenable: list[bool]  # (parts,)
+    turns: list[int]  # (parts,) 1 is shortened first, 2 if that is not enough, 0 never
 
 
 def layout_of(tokenizer: Tokenizer) -> Layout:
@@ -236,7 +236,7 @@ def shorten(lengths: Sequence[int], budget: int) -> list[int]:
     """
     if sum(lengths) <= budget:
         return list(lengths)
-    low, high = 0, max(lengths)  # the largest cap that still fits
+    low, high = 0, max(lengths, default=0)  # the largest cap that still fits
     while low < high:
         cap = (low + high + 1) // 2
         if sum(min(length, cap) for length in lengths) <= budget:
@@ -363,13 +363,20 @@ def _tokenise(
 def _truncate(chunks: Sequence[_Tokens], budget: int) -> tuple[list[list[int]], bool]:
     """The chunks' tokens, with as many taken from the ends of columns as the budget asks."""
     total = sum(len(chunk.ids) for chunk in chunks)
+    for turn in (1, 2):
+        chunks = _cut(chunks, budget, turn)
+    return [chunk.ids for chunk in chunks], total > budget
+
+
+def _cut(chunks: Sequence[_Tokens], budget: int, turn: int) -> Sequence[_Tokens]:
+    total = sum(len(chunk.ids) for chunk in chunks)
     if total <= budget:
-        return [chunk.ids for chunk in chunks], False
+        return chunks
     counts = [
         (n, part, int((chunk.owners == part).sum()))
         for n, chunk in enumerate(chunks)
-        for part, can in enumerate(chunk.shortenable)
-        if can
+        for part, own_turn in enumerate(chunk.turns)
+        if own_turn == turn
     ]
     lengths = [count for *_, count in counts]
     kept = shorten(lengths, budget - (total - sum(lengths)))
@@ -379,5 +386,6 @@ def _truncate(chunks: Sequence[_Tokens], budget: int) -> tuple[list[list[int]], 
         for (owner, part, count), left in zip(counts, kept, strict=True):
             if owner == n and left < count:
                 keep[np.flatnonzero(chunk.owners == part)[left:]] = False
-        result.append([i for i, k in zip(chunk.ids, keep, strict=True) if k])
-    return result, True
+        ids = [i for i, k in zip(chunk.ids, keep, strict=True) if k]
+        result.append(_Tokens(ids, chunk.owners[keep], chunk.turns))
+    return result

@@ -60,10 +60,13 @@ def tune_pvp(
         for part in cut_rows(batch, text_lengths, machine.batch_tokens):
             encoded = [texts[n] for n in part]
             inputs = collate(encoded, layout, device)
+            maskable = _maskable(encoded, layout, words.n_masks, inputs["input_ids"])
+            if not maskable.any():  # empty texts in a pattern without words
+                continue
             loss = mlm_loss(
                 model,
                 inputs,
-                _maskable(encoded, layout, words.n_masks, inputs["input_ids"]),
+                maskable,
                 share=settings.mlm_masked,
                 mask=layout.mask,
                 vocabulary=model.config.vocab_size,

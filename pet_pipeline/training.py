@@ -48,12 +48,11 @@ def fit(
     model.to(device).train()
     model.get_input_embeddings().requires_grad_(not optimiser.frozen_embeddings)
     adam = _adamw(model, optimiser)
-    history: list[float] = []
-    start = _restore(checkpoints, model, adam) if checkpoints else 0
+    history = _restore(checkpoints, model, adam) if checkpoints else []
     due = time.monotonic() + machine.checkpoint_seconds
     with progress(what, steps, "steps") as advance:
-        advance(start)
-        for step in range(start, steps):
+        advance(len(history))
+        for step in range(len(history), steps):
             torch.manual_seed(seed_from("step", seed, step))
             rate = optimiser.learning_rate * _schedule(step, steps, optimiser.warmup)
             for group in adam.param_groups:
@@ -61,7 +60,7 @@ def fit(
             history.append(_update(model, adam, losses, step, optimiser.clip, machine, device))
             advance(1)
             if checkpoints and time.monotonic() >= due:
-                due = _save(checkpoints, model, adam, step + 1, machine.checkpoint_seconds)
+                due = _save(checkpoints, model, adam, history, machine.checkpoint_seconds)
     model.eval()
     if checkpoints:
         (checkpoints / CHECKPOINT).unlink(missing_ok=True)
@@ -115,7 +114,9 @@ def _adamw(model: Any, optimiser: Optimiser) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=optimiser.learning_rate, fused=True)
 
 
-def _save(folder: Path, model: Any, adam: torch.optim.AdamW, step: int, seconds: float) -> float:
+def _save(
+    folder: Path, model: Any, adam: torch.optim.AdamW, history: list[float], seconds: float
+) -> float:
     """Write a checkpoint; returns when the next one is due."""
     start = time.monotonic()
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
@@ -124,18 +125,19 @@ def _save(folder: Path, model: Any, adam: torch.optim.AdamW, step: int, seconds:
         tensors |= {f"adam.{key}.{names[parameter]}": value for key, value in state.items()}
     beside = folder / f".{CHECKPOINT}.partial"
     copies = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    save_file(copies, beside, metadata={"step": str(step)})
+    copies["losses"] = torch.tensor(history, dtype=torch.float64)
+    save_file(copies, beside, metadata={"step": str(len(history))})
     beside.replace(folder / CHECKPOINT)
     now = time.monotonic()
     # A large model's checkpoint takes long; it may take a twentieth of the time and no more.
     return now + (max(seconds, 20 * (now - start)) if seconds else 0.0)
 
 
-def _restore(folder: Path, model: Any, adam: torch.optim.AdamW) -> int:
-    """Load the checkpoint of a folder, if there is one; returns the number of steps done."""
+def _restore(folder: Path, model: Any, adam: torch.optim.AdamW) -> list[float]:
+    """Load the checkpoint of a folder, if there is one; returns the losses of the steps done."""
     file = folder / CHECKPOINT
     if not file.exists():
-        return 0
+        return []
     with safe_open(file, "pt") as stored:
         keys = set(stored.keys())
         for name, parameter in model.named_parameters():
@@ -148,4 +150,5 @@ def _restore(folder: Path, model: Any, adam: torch.optim.AdamW) -> int:
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"adam.{key}.{name}" in keys
             }
-        return int(stored.metadata()["step"])
+        losses: list[float] = stored.get_tensor("losses").tolist()
+        return losses

@@ -60,13 +60,17 @@ def test_workers_say_nothing(
 def test_bars_within_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(progress, "_console", screen)
-    with pytest.raises(RuntimeError), progress.progress("units", 2, "units") as outer:
-        outer(1)
-        with progress.progress("steps of one", 4, "steps") as inner:
-            inner(4)
-            progress.say("a line between")
-            raise RuntimeError
-    shown = screen.file.getvalue()
-    for text in ("units", "steps of one", "1/2", "4/4", "a line between\n"):
-        assert text in shown
-    assert not progress._bars  # the display has stopped, and the next one can start
+
+    def work() -> None:
+        with progress.progress("units", 2, "units") as outer:
+            outer(1)
+            with progress.progress("steps of one", 4, "steps"):
+                progress.say("a line between")
+                raise RuntimeError
+
+    for _ in range(2):  # after an error the display has stopped, and the next one can start
+        with pytest.raises(RuntimeError):
+            work()
+    for text in ("units", "steps of one", "a line between\n"):
+        assert screen.file.getvalue().count(text) >= 2
+    assert not progress._bars

@@ -78,7 +78,10 @@ def test_the_accuracy_before_tuning_is_told(
             machine=settings.machine,
             what="test",
         )
-        right = [("sad", "happy")[n] == row["label"] for n, row in zip(scores.argmax(1), rows)]
+        right = [
+            ("sad", "happy")[n] == row["label"]
+            for n, row in zip(scores.argmax(1), rows, strict=False)
+        ]
         assert model.result.info["untuned_accuracy"] == pytest.approx(sum(right) / len(right))
 
 
