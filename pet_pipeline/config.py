@@ -190,7 +190,7 @@ def read_settings(
     problems = []
     for text in overrides:
         try:
-            _merge(raw, _override(text))
+            _override(raw, text)
         except ValueError as error:
             problems.append(str(error))
     raise_all(problems)
@@ -243,8 +243,8 @@ def _add(container: Any, section: Section, name: str, value: Any) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
+        return tomllib.loads(file.read_text("utf-8-sig"))  # some editors put a mark first
+    except (FileNotFoundError, NotADirectoryError):
         near = sorted(str(p) for p in file.parent.glob("*.toml"))
         raise UserError(f"{file}: no such settings file{nearest(str(file), near)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -253,8 +253,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: a folder; a settings file is needed, such as my.toml") from None
 
 
-def _override(text: str) -> dict[str, Any]:
-    """Nested values of one `section.key=value`; the value is TOML, or else a string."""
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Put one `section.key=value` into nested values; the value is TOML, or else a string."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise ValueError(f"--set {text}: no '='; write section.key=value")
@@ -262,9 +262,12 @@ def _override(text: str) -> dict[str, Any]:
         parsed: Any = tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    for key in reversed(name.strip().split(".")):
-        parsed = {key: parsed}
-    return dict(parsed)
+    *sections, key = name.strip().split(".")
+    for section in sections:
+        inner = raw.get(section)
+        raw[section] = dict(inner) if isinstance(inner, Mapping) else {}
+        raw = raw[section]
+    _merge(raw, {key: parsed})
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:

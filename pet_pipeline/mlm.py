@@ -56,7 +56,8 @@ def token_logits(
     if columns is not None:
         weight = weight[columns]
         bias = None if bias is None else bias[columns]
-    return functional.linear(features[0].squeeze(0), weight, bias).float()
+    with torch.autocast(weight.device.type, enabled=False):  # bfloat16 would make near ones tie
+        return functional.linear(features[0].squeeze(0).float(), weight, bias)
 
 
 def label_scores(model: Any, inputs: Inputs, slots: Tensor, words: LabelWords) -> Tensor:
@@ -66,14 +67,14 @@ def label_scores(model: Any, inputs: Inputs, slots: Tensor, words: LabelWords) -
     (2001.07676, section 3); with one-token words the logits serve, which differ from it by a
     constant a row. slots: (rows,) the first mask of each row
     """
-    mean = torch.from_numpy(words.mean).to(slots.device)
     rows = torch.arange(len(slots), device=slots.device)
     if words.n_masks == 1:
         columns = torch.tensor([word[0] for word in words.words], device=slots.device)
-        return token_logits(model, inputs, torch.stack([rows, slots], 1), columns) @ mean
+        logits = token_logits(model, inputs, torch.stack([rows, slots], 1), columns)
+        return _label_means(logits, words)
     log_probs = _slot_log_probs(model, inputs, slots, words.n_masks)
     scores = [sum(log_probs[:, n, token] for n, token in enumerate(word)) for word in words.words]
-    return torch.stack([torch.as_tensor(score) for score in scores], 1) @ mean
+    return _label_means(torch.stack([torch.as_tensor(score) for score in scores], 1), words)
 
 
 def confident_scores(
@@ -101,7 +102,7 @@ def confident_scores(
             torch.tensor([words.words[n] for n in indices], device=device),
             batch_tokens,
         )
-    return by_word @ torch.from_numpy(words.mean).to(device)
+    return _label_means(by_word, words)
 
 
 def mlm_loss(
@@ -110,15 +111,13 @@ def mlm_loss(
     """The masked-LM loss of texts, of which a share of the maskable tokens is predicted.
 
     Of the chosen tokens 80 % become masks, 10 % random tokens, 10 % stay (1810.04805, 3.1).
-    maskable: (rows, tokens) False for special tokens, pads and mask slots
+    maskable: (rows, tokens) False for special tokens, pads and mask slots; True somewhere
     """
     chosen = (torch.rand(maskable.shape, device=maskable.device) < share) & maskable
     if not chosen.any():  # at least one, or the loss of an empty choice would be nan
         first = maskable.nonzero()[:1]
         chosen[first[:, 0], first[:, 1]] = True
     targets = inputs["input_ids"][chosen]
-    if not len(targets):
-        return torch.zeros((), device=maskable.device)
     kind = torch.rand(len(targets), device=targets.device)
     random = torch.randint(vocabulary, targets.shape, device=targets.device)
     ids = inputs["input_ids"].clone()
@@ -126,6 +125,12 @@ def mlm_loss(
     ids[chosen] = torch.where(kind < 0.8, masks, torch.where(kind < 0.9, random, targets))
     logits = token_logits(model, {**inputs, "input_ids": ids}, chosen.nonzero())
     return functional.cross_entropy(logits, targets)
+
+
+def _label_means(by_word: Tensor, words: LabelWords) -> Tensor:
+    """Scores (rows, words) as scores (rows, labels), in float32."""
+    # Not a matrix product: autocast would round its result to bfloat16.
+    return (by_word[:, :, None] * torch.from_numpy(words.mean).to(by_word.device)).sum(1)
 
 
 def _slot_log_probs(model: Any, inputs: Inputs, slots: Tensor, n_masks: int) -> Tensor:

@@ -216,13 +216,14 @@ def _check_task(raw: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(raw, ("columns", "labels", "metric", "verbalizer"))
     for key in ("columns", "labels"):
         value = raw.get(key)
-        if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value or [0]):
             yield f'{key}: a list of strings is needed, such as ["a", "b"]; found {value!r}'
         elif len(set(value)) < len(value):
             yield f"{key}: {listed(value)} has a name twice"
         elif key == "labels" and len(value) < 2:
             yield f"labels: {listed(value)} is one label; a classifier needs two or more"
-    for column in raw.get("columns") or ():
+    columns = raw.get("columns")
+    for column in columns if isinstance(columns, list) else ():
         if column in (*SLOTS, *RESERVED):
             yield f"columns: {column!r} has a meaning of its own; give the column another name"
     yield from _check_metric(raw)
@@ -249,7 +250,7 @@ def _unknown(raw: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[str]:
 def _read_task(file: Path) -> dict[str, Any]:
     try:
         return _read(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         near = sorted(p.parent.name for p in file.parent.parent.glob("*/task.toml"))
         hint = nearest(file.parent.name, near) if near else "; a task is a folder with a task.toml"
         raise UserError(f"{file}: no such task{hint}") from None
@@ -259,7 +260,7 @@ def _read_task(file: Path) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8-sig"))  # some editors put a mark first
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text ({error.reason})") from None
 

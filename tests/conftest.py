@@ -17,7 +17,7 @@ import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from pet_pipeline.config import Settings, check_settings
 
@@ -126,25 +126,75 @@ TOKENIZERS = {
     "unigram": unigram_tokenizer,
 }
 
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+RELATIVE = {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {  # tokenizer, configuration
+    "bert": ("wordpiece", {**SMALL, "max_position_embeddings": 256}),
+    "roberta": ("bytelevel", SMALL),
+    "albert": ("unigram", {**SMALL, "embedding_size": 16}),
+    "distilbert": ("wordpiece", {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}),
+    "electra": ("wordpiece", {**SMALL, "embedding_size": 16}),
+    "deberta-v2": ("unigram", RELATIVE),
+    "deberta-v2-new-head": ("unigram", {**RELATIVE, "legacy": False}),
+    "modernbert": ("bytelevel", SMALL),
+    "xlm-roberta": ("unigram", SMALL),
+    "mpnet": ("wordpiece", SMALL),
+}
+WITHOUT_TYPES = ("distilbert", "modernbert", "xlm-roberta", "mpnet")
 
-@pytest.fixture(scope="session")
-def tiny_mlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny random masked LM."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-mlm"
-    tokenizer = wordpiece_tokenizer()
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=256,
-        pad_token_id=tokenizer.pad_token_id,
+
+def random_mlm(name: str, **options: Any) -> Any:
+    """A tiny masked LM of an architecture, always with the same random weights."""
+    config = AutoConfig.for_model(
+        name.removesuffix("-new-head"), **{**ARCHITECTURES[name][1], **options}
     )
-    BertForMaskedLM(config).save_pretrained(folder)
+    torch.manual_seed(0)
+    return AutoModelForMaskedLM.from_config(config, attn_implementation="eager").eval()
+
+
+def sharpened(model: Any) -> Any:
+    """The model with larger weights: what it says depends on every word, by more than rounding."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20 if parameter.ndim > 1 else 1)
+    return model.eval()
+
+
+def save_mlm(name: str, folder: Path) -> Path:
+    """Write a tiny masked LM of an architecture with its tokenizer; returns the folder."""
+    tokenizer = TOKENIZERS[ARCHITECTURES[name][0]]()
+    if name in WITHOUT_TYPES:
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    special = {
+        f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id")
+        for kind in ("pad", "bos", "eos", "cls", "sep")
+    }
+    random_mlm(name, vocab_size=len(tokenizer), **special).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def mlm_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function from an architecture's name to the folder of a tiny masked LM of it."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(name: str) -> Path:
+        made = folder / name
+        return made if made.exists() else save_mlm(name, made)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_mlm(mlm_of: Callable[[str], Path]) -> Path:
+    """The folder of a tiny random masked LM."""
+    return mlm_of("bert")
 
 
 @pytest.fixture(scope="session")

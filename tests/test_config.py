@@ -83,6 +83,15 @@ def test_an_override_is_toml_or_else_text(override: str, value: str) -> None:
     assert read_settings(None, [override]).model == value
 
 
+def test_overrides_add_up() -> None:
+    given: dict[str, Any] = {"data": {"columns": {"text": "a", "label": "b"}}}
+    overrides = ["data.columns.text=c", "data.k = 5", "data={pool='p'}", "finetune.seeds=[3, 1]"]
+    settings = read_settings(None, overrides, over=given)
+    assert settings.data.columns == {"text": "c", "label": "b"}
+    assert (settings.data.k, settings.data.pool, settings.finetune.seeds) == (5, "p", (3, 1))
+    assert given == {"data": {"columns": {"text": "a", "label": "b"}}}
+
+
 def test_a_mapping_of_columns_is_replaced_as_a_whole() -> None:
     settings = read_settings(
         None, ['data.columns={text = "b"}'], over={"data": {"columns": {"label": "a"}}}
@@ -100,6 +109,65 @@ def test_all_mistakes_at_once() -> None:
         "  - settings: finetune.steps: input should be a valid integer; found 'many'",
         "  - settings: finetune.stps: no such setting; did you mean 'steps'?",
     ]
+
+
+BAD_FILES: dict[str | bytes, str] = {
+    "a =": "Invalid value (at end of document)",
+    b"\xff": "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+    "finetune = 3": "finetune: a section is needed, [finetune]; found 3",
+    "[finetune]\nsteps = 1.0": "finetune.steps: input should be a valid integer; found 1.0",
+    "[finetune]\nsteps = true": "finetune.steps: input should be a valid integer; found True",
+    "[finetune]\nsteps = -1": "finetune.steps: input should be greater than or equal to 0; found -1",
+    "[finetune]\nseeds = [1, 1]": "finetune.seeds: the same seed stands there twice; found [1, 1]",
+    "[finetune]\nlearning_rate = inf": (
+        "finetune.learning_rate: input should be a finite number; found inf"
+    ),
+    "[distill]\ngold_weight = 1.5": (
+        "distill.gold_weight: input should be less than or equal to 1; found 1.5"
+    ),
+    '[ensemble]\nweights = "mean"': (
+        "ensemble.weights: input should be 'uniform', 'wmean' or 'fitted'; found 'mean'"
+    ),
+    "[data.columns]\ntext = 3": "data.columns.text: input should be a valid string; found 3",
+    "[machine]\nDevice = 'cpu'": "machine.Device: no such setting; did you mean 'device'?",
+    "[finetuning]\nsteps = 1": "finetuning: no such setting; did you mean 'finetune'?",
+    "[annotate]\nx = 1": "annotate.x: no such setting; there are 'decoding'",
+}
+
+
+@pytest.mark.parametrize("text", BAD_FILES)
+def test_a_mistake_in_a_file_is_told_with_its_place(tmp_path: Path, text: str | bytes) -> None:
+    file = tmp_path / "my.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError) as error:
+        read_settings(file)
+    assert str(error.value) == f"{file}: {BAD_FILES[text]}"
+
+
+@pytest.mark.parametrize("override", ["finetune.steps", "=3", " = 3"])
+def test_overrides_need_a_name_and_a_value(override: str) -> None:
+    with pytest.raises(UserError) as error:
+        read_settings(None, [override])
+    assert str(error.value) == f"--set {override}: no '='; write section.key=value"
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("")
+    for missing, message in {
+        tmp_path / "mine.tml": f"no such settings file; did you mean '{file}'?",
+        tmp_path / "no" / "x.toml": "no such settings file",
+        tmp_path: "a folder; a settings file is needed, such as my.toml",
+    }.items():
+        with pytest.raises(UserError) as error:
+            read_settings(missing)
+        assert str(error.value) == f"{missing}: {message}"
+
+
+def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_bytes(b'\xef\xbb\xbftask = "a"\n')
+    assert read_settings(file).task == "a"
 
 
 def test_settings_cannot_be_changed() -> None:

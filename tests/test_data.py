@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import fsspec
 import numpy as np
 import pandas as pd
@@ -69,6 +70,54 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
     ]
 
 
+def test_quoted_lines_may_lie_across_the_blocks_of_a_file(tmp_path: Path) -> None:
+    texts = [f"line {n}\nand {'x' * 500}, so" for n in range(3000)]  # more than a block of 1 MB
+    pa_csv.write_csv(pa.table({"text": texts}), tmp_path / "t.csv")
+    assert [row["text"] for row in rows(str(tmp_path / "t.csv"), labels=None)] == texts
+
+
+def test_ids_of_a_csv_file_are_text(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,text\n007,NA\n7,null\n1.0,\n")
+    assert rows(str(tmp_path / "t.csv"), labels=None) == [
+        {"id": "007", "text": "NA"},
+        {"id": "7", "text": "null"},
+        {"id": "1.0", "text": ""},
+    ]
+
+
+COLUMNS = {
+    "integers": pa.array([7, 8]),
+    "categories": pa.array(["7", "8"]).dictionary_encode(),
+    "large": pa.array(["7", "8"], pa.large_string()),
+    "bytes": pa.array([b"7", b"8"]),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_columns_of_other_types_are_read_as_text(tmp_path: Path, kind: str) -> None:
+    column = COLUMNS[kind]
+    pq.write_table(pa.table({"text": column, "label": column}), tmp_path / "t.parquet")
+    assert rows(str(tmp_path / "t.parquet"), labels=("7", "8")) == [
+        {"id": 0, "text": "7", "label": "7"},
+        {"id": 1, "text": "8", "label": "8"},
+    ]
+
+
+def test_shards_of_csv_may_have_their_columns_in_another_order(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,sad\n")
+    (tmp_path / "b.csv").write_text("label,text\nhappy,b\n")
+    assert [(row["text"], row["label"]) for row in rows(str(tmp_path))] == [
+        ("a", "sad"),
+        ("b", "happy"),
+    ]
+
+
+def test_ids_are_made_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pet_pipeline.data.BATCH_ROWS", 2)
+    pq.write_table(pa.table({"text": list("abcde")}), tmp_path / "t.parquet")
+    assert [row["id"] for row in rows(str(tmp_path / "t.parquet"), labels=None)] == [0, 1, 2, 3, 4]
+
+
 def test_a_folder_of_shards_is_one_table_in_order(tmp_path: Path) -> None:
     for n in range(3):
         pq.write_table(pa.table({"text": [f"{n}"]}), tmp_path / part_name(n))
@@ -102,6 +151,41 @@ def test_numbered_labels_with_names_in_the_metadata(tmp_path: Path) -> None:
     table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
     pq.write_table(table, tmp_path / "t.parquet")
     assert [row["label"] for row in rows(str(tmp_path / "t.parquet"))] == ["happy", "sad"]
+
+
+def test_numbered_labels_of_the_datasets_library(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["happy", "sad"])}
+    )
+    made = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features)
+    (tmp_path / "set").mkdir()
+    made.to_parquet(tmp_path / "set" / "train.parquet")
+    source = f"datasets:{tmp_path / 'set'}:train"
+    assert [row["label"] for row in rows(source)] == ["sad", "happy"]
+    (problem,) = check_source(f"{source}s", ("text",), {}, labelled=True, place="p")
+    assert problem.startswith(f"p: {source}s: Unknown split")
+    before = find_source(source)
+    assert before == find_source(source)
+    made.select([0]).to_parquet(tmp_path / "set" / "train.parquet")
+    assert before != find_source(source)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (-1, "1 row without a label; the pool is for those"),
+        (None, "1 row without a label; the pool is for those"),
+        (2, "cannot be read: Index 2 out of bounds"),
+    ],
+)
+def test_numbers_that_are_no_label(tmp_path: Path, number: int | None, message: str) -> None:
+    features = {"info": {"features": {"label": {"names": ["sad", "happy"], "_type": "ClassLabel"}}}}
+    table = pa.table({"text": ["a", "b"], "label": [number, 0]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(UserError) as error:
+        rows(str(tmp_path / "t.parquet"))
+    assert str(error.value) == f"{tmp_path}/t.parquet: {message}"
 
 
 @pytest.mark.parametrize("ids", [["x", "y"], [7, 3]])
@@ -166,6 +250,87 @@ def test_what_keeps_a_source_from_being_read(tmp_path: Path) -> None:
     assert problem.endswith("did you mean 'text'?; or map it: data.columns = {text = \"...\"}")
 
 
+LONG = "text\n" + "a text of the table\n" * 100_000  # more than a block of 1 MB
+UNREADABLE: dict[str, tuple[str | bytes, str]] = {
+    "empty.csv": ("", "CSV parse error: Empty CSV file or block: cannot infer number of columns"),
+    "ragged.csv": ("text\na\nb,c\n", "CSV parse error: Row #3: Expected 1 columns, got 2: b,c"),
+    "late.csv": (
+        f"{LONG}b,c\n",
+        "CSV parse error: Row #100002: Expected 1 columns, got 2: b,c",
+    ),
+    "latin.csv": (
+        "text\né\n".encode("latin-1"),
+        "In CSV column #0: Row #2: CSV conversion error to string: invalid UTF8 data",
+    ),
+    "latin.jsonl": (
+        '{"text": "é"}\n'.encode("latin-1"),
+        "In column 1: Invalid: Invalid UTF8 sequence at string index 0",
+    ),
+    "broken.jsonl": ('{"text": "a"}\n{"text":\n', "JSON parse error: Invalid value. in row 1"),
+    "array.json": (
+        '[{"text": "a"}]',
+        "JSON parse error: Column() changed from object to array in row 0",
+    ),
+}
+
+
+def counted_rows(source: str) -> list[dict[str, Any]]:
+    assert count_rows(find_source(source)) > 0
+    return rows(source, labels=None)
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    content, message = UNREADABLE[name]
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        counted_rows(str(file))
+    assert str(error.value) == f"{file}: cannot be read: {message}"
+
+
+@pytest.mark.parametrize(
+    "column", [[["a"]], [{"a": 1}], [b"\xff"]], ids=["list", "struct", "bytes"]
+)
+@pytest.mark.parametrize("name", ["id", "text", "label"])
+def test_columns_that_are_no_text(tmp_path: Path, name: str, column: list[Any]) -> None:
+    table = {"id": ["1"], "text": ["a"], "label": ["sad"], name: column}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet: cannot be read: "):
+        rows(str(tmp_path / "t.parquet"))
+
+
+def test_a_damaged_page(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": [f"text {n}" for n in range(1000)]}), file)
+    content = bytearray(file.read_bytes())
+    content[10:60] = bytes(50)
+    file.write_bytes(content)
+    assert count_rows(find_source(str(file))) == 1000  # by the metadata at the file's end
+    with pytest.raises(UserError, match=r"t\.parquet: cannot be read: "):
+        rows(str(file), labels=None)
+
+
+def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label\n")
+    assert count_rows(find_source(str(tmp_path / "t.csv"))) == 0
+    assert rows(str(tmp_path / "t.csv")) == []
+
+
+def test_labels_that_are_missing_or_unknown_in_any_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pet_pipeline.data.BATCH_ROWS", 2)
+    labels = ["sad", "odd", "happy", "odd", "", None]
+    pq.write_table(pa.table({"text": ["a"] * 6, "label": labels}), tmp_path / "t.parquet")
+    with pytest.raises(UserError) as error:
+        rows(str(tmp_path / "t.parquet"))
+    assert sorted(str(error.value).splitlines()) == [
+        f"{tmp_path}/t.parquet: 'odd' (2 rows) is no label of the task; there are 'sad', 'happy'",
+        f"{tmp_path}/t.parquet: 2 rows without a label; the pool is for those",
+    ]
+
+
 def test_mixed_formats_in_a_folder(tmp_path: Path) -> None:
     written(tmp_path, "csv")
     written(tmp_path, "parquet")
@@ -220,6 +385,39 @@ def test_scores_and_soft_labels_come_back(tmp_path: Path) -> None:
 def test_tables_in_memory_become_sources(tmp_path: Path, table: Any) -> None:
     source = save_table(table, tmp_path / "new", "pool")
     assert [row["text"] for row in rows(source, labels=None)] == ["a", "b"]
+
+
+def test_texts_in_memory_become_the_column_asked_for(tmp_path: Path) -> None:
+    source = save_table(["a"], tmp_path, "pool", column="message")
+    assert pq.read_table(source).to_pylist() == [{"message": "a"}]
+    assert save_table(["b"], tmp_path, "pool") == source  # replaced
+    assert [file.name for file in tmp_path.iterdir()] == ["pool.parquet"]
+    frame = pd.DataFrame({"text": ["x", None]}, index=[5, 6])
+    assert pq.read_table(save_table(frame, tmp_path, "frame")).column_names == ["text"]
+
+
+@given(
+    st.integers(2, 5).flatmap(
+        lambda width: st.lists(
+            st.lists(st.floats(0, 1, width=32), min_size=width, max_size=width),
+            min_size=1,
+            max_size=9,
+        )
+    )
+)
+def test_any_probabilities_come_back(
+    tmp_path_factory: pytest.TempPathFactory, values: list[list[float]]
+) -> None:
+    file = tmp_path_factory.mktemp("soft") / "p.parquet"
+    probs = np.array(values, np.float32)
+    labels = [f"label {n}" for n in range(probs.shape[1])]
+    ids = pa.array([f"id {n}" for n in range(len(probs))])
+    write_soft_labels(file, ids, probs, labels)
+    assert (read_probs(file) == probs).all()
+    table = pq.read_table(file)
+    assert table["id"].to_pylist() == ids.to_pylist()
+    assert table["label"].to_pylist() == [labels[n] for n in probs.argmax(1)]
+    assert json.loads(table.schema.metadata[b"labels"]) == labels
 
 
 def test_other_objects_are_no_tables(tmp_path: Path) -> None:

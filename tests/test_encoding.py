@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from conftest import TOKENIZERS, WORDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from pet_pipeline.encoding import (
     PatternEncoder,
+    check_encoders,
     collate,
     describe_words,
+    layout_of,
     read_encoded,
     shorten,
     write_encoded,
 )
+from pet_pipeline.errors import UserError
 from pet_pipeline.patterns import Pattern, parse_template
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -66,9 +74,8 @@ def test_rows_fit_and_keep_their_slot(
     kind: str, template: str, text: str, more: str, max_tokens: int
 ) -> None:
     pvp = encoder(kind, template, max_tokens, (("bad",), ("come back",)))
-    kept = len(BUILT[kind](more, add_special_tokens=False)["input_ids"])
     (row,) = pvp.encode([{"text": text, "more": more}])
-    assert len(row.ids) <= max(max_tokens, 30 + kept)
+    assert len(row.ids) <= max_tokens
     masks = [n for n, token in enumerate(row.ids) if token == pvp.layout.mask]
     assert masks == list(range(row.slot, row.slot + pvp.words.n_masks))
     special = {*pvp.layout.prefix, *pvp.layout.middle, *pvp.layout.suffix}
@@ -78,14 +85,27 @@ def test_rows_fit_and_keep_their_slot(
 
 
 @QUICK
-@given(st.sampled_from(list(BUILT)), PLAIN)
-def test_an_untruncated_row_is_the_text_a_person_would_write(kind: str, text: str) -> None:
+@given(st.sampled_from(list(BUILT)), PLAIN, PLAIN)
+def test_an_untruncated_row_is_the_text_a_person_would_write(
+    kind: str, text: str, more: str
+) -> None:
     tokenizer = BUILT[kind]
-    for template in ("{text} it was {mask}.", "{text} and {mask}", "the {mask} of {text}"):
+    row = {"text": text, "more": more}
+    for template in (*TEMPLATES, "{text} and {mask}", "the {mask} of {text}", "{text}{mask}"):
         pvp = encoder(kind, template)
-        (row,) = pvp.encode([{"text": text}])
-        written = template.replace("{text}", text).replace("{mask}", tokenizer.mask_token)
-        assert list(row.ids) == tokenizer(written)["input_ids"]
+        (found,) = pvp.encode([row])
+        rendered = pvp.pattern.render(row).replace("{mask}", tokenizer.mask_token)
+        written = tokenizer(*(segment.strip() for segment in rendered.split("{sep}")))
+        assert list(found.ids) == written["input_ids"]
+
+
+@QUICK
+@given(st.sampled_from(list(BUILT)), WILD)
+def test_a_text_is_what_the_tokenizer_makes_of_it(kind: str, text: str) -> None:
+    tokenizer = BUILT[kind]
+    (row,) = encoder(kind, "{text} {mask}").encode([{"text": text}])
+    alone = tokenizer(text.strip(), add_special_tokens=False, split_special_tokens=True)
+    assert list(row.ids[1 : row.slot]) == alone["input_ids"]
 
 
 @QUICK
@@ -114,6 +134,32 @@ def test_words_of_the_template_and_kept_columns_survive(kind: str) -> None:
     )
 
 
+SHORT = '({text}) so "{more:keep}" it was {mask}, {sep} and {text:strip_punct} again'
+
+
+@QUICK
+@given(st.sampled_from(list(BUILT)), PLAIN, st.integers(30, 45))
+def test_only_the_ends_of_columns_are_cut(kind: str, text: str, max_tokens: int) -> None:
+    short, whole = encoder(kind, SHORT, max_tokens), encoder(kind, SHORT, 400)
+    row = {"text": f"{text} " * 3, "more": "team"}
+    (cut,), (uncut,) = short.encode([row]), whole.encode([row])
+    left = iter(uncut.ids)
+    assert all(token in left for token in cut.ids)  # in the same order
+    assert len(cut.ids) == min(max_tokens, len(uncut.ids))
+    shown = re.sub(r"\s", "", BUILT[kind].decode(cut.ids))
+    masks, sep = BUILT[kind].mask_token, BUILT[kind].sep_token
+    own = ["(", ')so"team"itwas' + masks + "," + sep, "and", "again" + sep]
+    assert re.search(".*".join(map(re.escape, own)), shown), shown
+
+
+def test_kept_columns_give_way_when_nothing_else_is_left() -> None:
+    pvp = encoder("wordpiece", "{text} it was {mask} {more:keep}", 16)
+    row = {"text": "long text", "more": "never again " * 20}
+    (found,) = pvp.encode([row])
+    assert BUILT["wordpiece"].decode(found.ids[1:-1]) == f"it was [MASK] {'never again ' * 5}never"
+    assert pvp.count_truncated([row]) == 1
+
+
 def test_the_longest_column_gives_first() -> None:
     pvp = encoder("wordpiece", "{text} {mask} {more}", 23)
     (row,) = pvp.encode([{"text": "long " * 50, "more": "great day night"}])
@@ -123,22 +169,40 @@ def test_the_longest_column_gives_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "token"),
+    ("kind", "template", "token"),
     [
-        ("{text} it was {mask}.", "Ġgreat"),
-        ("{mask}: {text}", "great"),
-        ("{text} ({mask})", "great"),
-        ('{text} "{mask}"', "great"),
+        ("bytelevel", "{text} it was {mask}.", "Ġgreat"),
+        ("bytelevel", "{text} it was\n{mask}.", "Ġgreat"),
+        ("bytelevel", "{mask}: {text}", "great"),
+        ("bytelevel", "{text}{mask}", "great"),
+        ("bytelevel", "{text} ({mask})", "great"),
+        ("bytelevel", '{text} "{mask}"', "great"),
+        ("bytelevel", "{text} {sep} {mask}", "Ġgreat"),
+        ("unigram", "{text} it was {mask}.", "▁great"),
+        ("unigram", "{mask}: {text}", "▁great"),
+        ("unigram", "{text} ({mask})", "great"),
+        ("wordpiece", "{text} it was {mask}.", "great"),
+        ("wordpiece", "{text} ({mask})", "great"),
     ],
 )
-def test_label_words_are_read_as_they_stand(template: str, token: str) -> None:
-    pvp = encoder("bytelevel", template)
-    assert describe_words(pvp)["b"] == [[token]] or describe_words(pvp)["b"] == [list(token)]
+def test_label_words_are_read_as_they_stand(kind: str, template: str, token: str) -> None:
+    assert describe_words(encoder(kind, template))["b"] == [[token]]
 
 
-def test_a_space_before_the_mask_makes_one_token() -> None:
-    assert describe_words(encoder("bytelevel", "{text} it was {mask}."))["b"] == [["Ġgreat"]]
-    assert describe_words(encoder("unigram", "{text} it was {mask}."))["b"] == [["▁great"]]
+def test_a_word_that_melts_with_what_is_before_it_is_read_alone() -> None:
+    tokenizer = TOKENIZERS["bytelevel"]()
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["model"]["vocab"]["(great"] = len(tokenizer)
+    backend["model"]["merges"].append(["(", "great"])
+    backend["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated"}
+    backend["pre_tokenizer"]["invert"] = False
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
+        **{k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
+    )
+    assert tokenizer.tokenize("(great") == ["(great"]
+    pvp = PatternEncoder(pattern("{text} ({mask})"), tokenizer, 48)
+    assert describe_words(pvp)["b"] == [["great"]]
 
 
 def test_problems_of_words_and_length() -> None:
@@ -153,6 +217,9 @@ def test_problems_of_words_and_length() -> None:
         "its own words and masks take 8 of max_tokens = 8, which leaves none for the text"
     ]
     assert encoder("wordpiece", "{text} {mask}").problems() == []
+    assert check_encoders([tight, unknown]) == [
+        f"pattern 'p': {problem}" for problem in (*tight.problems(), *unknown.problems())
+    ]
 
 
 @QUICK
@@ -188,3 +255,11 @@ def test_collate_pads_on_the_right() -> None:
 
 def test_nothing_to_encode() -> None:
     assert encoder("wordpiece", "{text} {mask}").encode([]) == []
+
+
+def test_a_tokenizer_without_a_mask() -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=TOKENIZERS["wordpiece"]().backend_tokenizer, pad_token="[PAD]"
+    )
+    with pytest.raises(UserError, match="has no mask token; name a masked LM"):
+        layout_of(tokenizer)

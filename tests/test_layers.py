@@ -76,6 +76,28 @@ def test_modules_say_what_they_are_for_and_stay_small(file: Path) -> None:
     assert len(text.splitlines()) <= 400
 
 
+HEAVY = {"torch", "transformers", "safetensors"}
+
+
+def loaded_at_once(tree: ast.AST) -> Iterator[str]:
+    """Packages that importing a module imports: not those of functions and of type checks."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        elif not isinstance(node, ast.FunctionDef | ast.Lambda):
+            yield from loaded_at_once(node)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_heavy_imports_stay_in_the_learning_column(file: Path) -> None:
+    heavy = HEAVY & set(loaded_at_once(ast.parse(file.read_text("utf-8"))))
+    assert not heavy or name_of(file) in LEARNING
+
+
 def test_there_are_modules() -> None:
     assert len(FILES) > 25
 
@@ -88,14 +110,31 @@ def test_public_names() -> None:
         _ = pet_pipeline.train_everything
 
 
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True)
+
+
 def test_plans_and_help_need_no_torch() -> None:
-    program = (
-        "import sys, pet_pipeline.cli, pet_pipeline.show, pet_pipeline.report\n"
-        "from pet_pipeline import *\n"
-        "names = [m for m in ('torch', 'transformers', 'matplotlib') if m in sys.modules]\n"
-        "sys.exit(', '.join(names) or 0)"
-    ).replace(
-        "from pet_pipeline import *", "from pet_pipeline import annotate, evaluate, grow, prepare"
+    light = sorted(
+        ".".join(("pet_pipeline", *file.relative_to(PACKAGE).with_suffix("").parts))
+        for file in FILES
+        if name_of(file) not in {*LEARNING, "__init__"}
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert {"pet_pipeline.cli", "pet_pipeline.run", "pet_pipeline.stages.finetune"} <= set(light)
+    program = (
+        "import importlib, sys, pet_pipeline\n"
+        f"for name in {light}: importlib.import_module(name.removesuffix('.__init__'))\n"
+        "for name in pet_pipeline.__all__: name == 'Classifier' or getattr(pet_pipeline, name)\n"
+        "names = [m for m in ('torch', 'transformers') if m in sys.modules]\n"
+        "sys.exit(', '.join(names) or 0)"
+    )
+    done = run("-c", program)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_help_needs_no_torch() -> None:
+    done = run("-X", "importtime", "-m", "pet_pipeline.cli", "--help")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0
+    assert "pet_pipeline.config" in imported
+    assert not imported & {"torch", "transformers", "matplotlib", "datasets"}

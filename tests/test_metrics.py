@@ -1,15 +1,13 @@
-"""Metrics, intervals, calibration, and the pooling of models, against brute force."""
+"""Metrics, intervals and calibration, against brute force."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import softmax
 
 from pet_pipeline.metrics import METRICS, calibration_error, confusion, measure, reliability
-from pet_pipeline.pooling import disagreement, entropy, fit_pool, pool_scores, soften
 
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 
@@ -31,15 +29,60 @@ def test_wilsons_interval_for_accuracy() -> None:
     assert (found.value, round(found.low, 4), round(found.high, 4)) == (0.8, 0.4902, 0.9433)
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.sampled_from(["f1", "f1_macro", "mcc"]), st.integers(0, 99))
-def test_bootstrap_intervals_hold_the_value_and_do_not_vary(metric: str, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize("metric", ["f1", "f1_macro", "mcc"])
+def test_bootstrap_intervals_hold_the_value_and_do_not_vary(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pet_pipeline.metrics.RESAMPLES", 200)
+    rng = np.random.default_rng(1)
     gold = rng.integers(2, size=60)
     predicted = np.where(rng.random(60) < 0.8, gold, 1 - gold)
     found = measure(metric, gold, predicted)
+    assert found.value == METRICS[metric](gold, predicted)
     assert found.low < found.value < found.high
     assert found == measure(metric, gold, predicted)
+    many = measure(metric, np.tile(gold, 9), np.tile(predicted, 9))
+    assert many.value == pytest.approx(found.value)
+    assert many.high - many.low < (found.high - found.low) / 2
+
+
+def test_a_metric_of_one_label_only() -> None:
+    assert METRICS["mcc"]([0, 0], [0, 0]) == 0.0
+    assert METRICS["f1"]([0, 0], [0, 0]) == 0.0
+    assert METRICS["f1_macro"]([0, 0], [0, 0]) == 1.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_macro_f1_and_accuracy_by_their_definitions(pairs: list[tuple[int, int]]) -> None:
+    gold, predicted = zip(*pairs, strict=True)
+    present = {*gold, *predicted}
+    f1s = [2 * pairs.count((n, n)) / (gold.count(n) + predicted.count(n)) for n in sorted(present)]
+    assert METRICS["f1_macro"](gold, predicted) == pytest.approx(sum(f1s) / len(f1s))
+    right = sum(a == b for a, b in pairs)
+    assert METRICS["accuracy"](gold, predicted) == pytest.approx(right / len(pairs))
+    table = confusion(gold, predicted, 4)
+    assert table == [[pairs.count((a, b)) for b in range(4)] for a in range(4)]
+
+
+PROBS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=1, max_size=40).map(
+    lambda rows: (np.array([[p, 1 - p] for p, _ in rows]), [label for _, label in rows])
+)
+
+
+@given(PROBS, st.integers(1, 20))
+def test_calibration_error_is_the_gap_of_each_bin(
+    given_rows: tuple[np.ndarray, list[int]], n_bins: int
+) -> None:
+    probs, gold = given_rows
+    gaps: dict[int, float] = {}
+    for row, label in zip(probs, gold, strict=True):
+        n = min(int(row.max() * n_bins), n_bins - 1)
+        gaps[n] = gaps.get(n, 0.0) + row.max() - (row.argmax() == label)
+    expected = sum(abs(gap) for gap in gaps.values()) / len(gold)
+    assert calibration_error(probs, gold, n_bins) == pytest.approx(expected)
+    bins = reliability(probs, gold, n_bins)
+    assert sum(b.rows for b in bins) == len(gold)
+    assert [b.confidence for b in bins] == sorted(b.confidence for b in bins)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -49,51 +92,3 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(probs, gold) == pytest.approx((2 * 0.45 + 0.35 + 0.45) / 4)
     bins = reliability(probs, gold)
     assert [(b.rows, round(b.accuracy, 2)) for b in bins] == [(1, 1.0), (1, 1.0), (2, 0.5)]
-
-
-SCORES = st.integers(0, 999).map(lambda n: np.random.default_rng(n).normal(size=(3, 5, 4)))
-
-
-@given(SCORES)
-def test_pooling_is_the_softmax_of_the_weighted_mean(scores: np.ndarray) -> None:
-    weights = [1.0, 2.0, 0.0]
-    expected = softmax((scores[0] + 2 * scores[1]) / 3 / 1.7, axis=-1)
-    np.testing.assert_allclose(pool_scores(list(scores), weights, 1.7), expected)
-    shifted = scores + np.random.default_rng(0).normal(size=(3, 5, 1))
-    np.testing.assert_allclose(pool_scores(list(shifted), weights, 1.7), expected)
-
-
-@given(SCORES)
-def test_softening_is_the_softmax_at_a_temperature(scores: np.ndarray) -> None:
-    np.testing.assert_allclose(
-        soften(softmax(scores[0], axis=-1), 2.0), softmax(scores[0] / 2, axis=-1), rtol=1e-6
-    )
-
-
-@given(SCORES)
-def test_models_that_say_the_same_do_not_disagree(scores: np.ndarray) -> None:
-    np.testing.assert_allclose(disagreement(np.stack([scores[0]] * 3)), 0, atol=1e-9)
-    assert (disagreement(scores) > 0).all()
-    assert disagreement(scores).max() < np.log(3)
-
-
-def test_entropy_of_a_coin() -> None:
-    np.testing.assert_allclose(entropy(np.array([[0.5, 0.5], [1.0, 0.0]])), [np.log(2), 0])
-
-
-def test_fitting_finds_the_good_model_and_the_temperature() -> None:
-    rng = np.random.default_rng(0)
-    gold = rng.integers(3, size=200)
-    right = np.eye(3)[np.where(rng.random(200) < 0.8, gold, rng.integers(3, size=200))]
-    good, noise = 10 * right + rng.normal(size=(200, 3)), 10 * rng.normal(size=(200, 3))
-    weights, temperature = fit_pool(np.stack([good, noise]), gold.tolist())
-    assert sum(weights) == pytest.approx(1)
-    assert weights[0] > 0.8
-    assert temperature > 1.5
-
-
-def test_too_few_rows_leave_the_weights_near_equal() -> None:
-    scores = np.random.default_rng(1).normal(size=(2, 2, 3))
-    weights, temperature = fit_pool(scores, [0, 1])
-    assert abs(weights[0] - 0.5) < 0.25
-    assert 0.5 < temperature < 2

@@ -8,13 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pet_pipeline.encoding import PatternEncoder, check_encoders
 from pet_pipeline.errors import UserError
-from pet_pipeline.patterns import Field, load_task, parse_template
-from pet_pipeline.pretrained import load_tokenizer
+from pet_pipeline.patterns import Field, Pattern, Task, fill, load_task, parse_template
 
-ROOT = Path(__file__).parent.parent
-SHIPPED = sorted(file.parent for file in (ROOT / "patterns").rglob("task.toml"))
 TASK = """columns = ["text"]
 labels = ["negative", "positive"]
 [verbalizer]
@@ -55,8 +51,49 @@ BAD_PATTERNS = {
     ),
     'template = "{mask} {text}"\nverbalizer = 3': "verbalizer: a table is needed, [verbalizer]; found 3",
     'template = "{mask} {text}"\ntemplate = "{text}"': "Cannot overwrite a value (at end of document)",
+    'template = "{mask} {text}': "Unterminated string (at end of document)",
+    'template = "{mask} {text} {"': "template: Single '{' encountered in format string",
+    'template = "{} {text} {mask}"': "{} is no column of this task; there are 'text', 'mask', 'sep'",
+    'template = "{text[0]} {mask}"': "{text[0]} is no column of this task; did you mean 'text'?",
+    'template = "{Text} {mask}"': "{Text} is no column of this task; did you mean 'text'?",
+    'template = "{text:upper} {mask}"': (
+        "{text:upper}: no such spec; there are 'strip_punct', 'lower_first', 'keep'"
+    ),
+    'template = "{text} {sep:keep} {mask}"': "{sep:keep}: {sep} takes no spec",
+    'template = "{soft} {text} {mask}"': "{soft} is reserved; this version has no such slot",
+    f'template = "{{mask}} {{text}}"{OWN}positive = ["x", 3]': (
+        "verbalizer: 'positive' needs a list of words; found ['x', 3]"
+    ),
+    f'template = "{{mask}} {{text}}"{OWN}[verbalizer.positive]\nx = 3': (
+        "verbalizer: 'positive' needs a list of words; found {'x': 3}"
+    ),
+    f'template = "{{mask}} {{text}}"{OWN}positive = []': "verbalizer: no word for label 'positive'",
+    f'template = "{{mask}} {{text}}"{OWN}positive = ["x"]\nneutral = ["y"]': (
+        "verbalizer: 'neutral' is no label of this task; there are 'negative', 'positive'"
+    ),
 }
 BAD_TASKS = {
+    'labels = ["a", "b"]': 'columns: a list of strings is needed, such as ["a", "b"]; found None',
+    'columns = 3\nlabels = ["a", "b"]': (
+        'columns: a list of strings is needed, such as ["a", "b"]; found 3'
+    ),
+    'columns = "t"\nlabels = ["a", "b"]': (
+        'columns: a list of strings is needed, such as ["a", "b"]; found \'t\''
+    ),
+    'columns = ["t"]\nlabels = ["a", ""]': (
+        "labels: a list of strings is needed, such as [\"a\", \"b\"]; found ['a', '']"
+    ),
+    'columns = ["t"]\nlabels = [0, 1]': (
+        'labels: a list of strings is needed, such as ["a", "b"]; found [0, 1]'
+    ),
+    'columns = ["t", "t"]\nlabels = ["a", "b"]': "columns: 't', 't' has a name twice",
+    'columns = ["mask"]\nlabels = ["a", "b"]': (
+        "columns: 'mask' has a meaning of its own; give the column another name"
+    ),
+    'columns = ["t"]\nlabels = ["a", "b"]\nmetric = 3': (
+        "metric: 3 is no metric; there are 'accuracy', 'f1', 'f1_macro', 'mcc'"
+    ),
+    "columns = [": "Invalid value (at end of document)",
     'columns = ["text"]': 'labels: a list of strings is needed, such as ["a", "b"]; found None',
     'columns = ["text"]\nlabels = ["a"]': "labels: 'a' is one label; a classifier needs two or more",
     'columns = ["text"]\nlabels = ["a", "a"]': "labels: 'a', 'a' has a name twice",
@@ -117,6 +154,34 @@ def test_all_problems_of_all_files_are_shown_together(tmp_path: Path) -> None:
     ]
 
 
+def test_two_problems_of_one_file_are_both_shown(tmp_path: Path) -> None:
+    folder = task_folder(
+        tmp_path,
+        p='template = "{txt}"\n[verbalizer]\nnegativ = ["bad"]\npositive = ["good"]',
+    )
+    with pytest.raises(UserError) as error:
+        load_task(folder)
+    assert str(error.value).splitlines() == [
+        "4 problems:",
+        f"  - {folder}/p.toml: template has 0 {{mask}}; exactly one is needed, however long the words",
+        f"  - {folder}/p.toml: {{txt}} is no column of this task; did you mean 'text'?",
+        f"  - {folder}/p.toml: verbalizer: 'negativ' is no label of this task; did you mean 'negative'?",
+        f"  - {folder}/p.toml: verbalizer: no word for label 'negative'",
+    ]
+
+
+@pytest.mark.parametrize("name", ["task", "p"])
+def test_files_are_utf8(tmp_path: Path, name: str) -> None:
+    folder = task_folder(tmp_path, p='template = "{text} {mask}"')
+    file = folder / f"{name}.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as some editors write it
+    assert len(load_task(folder).patterns) == 1
+    file.write_bytes("# é\n".encode("latin-1"))
+    with pytest.raises(UserError) as error:
+        load_task(folder)
+    assert str(error.value) == f"{file}: not UTF-8 text (invalid continuation byte)"
+
+
 def test_a_folder_without_patterns(tmp_path: Path) -> None:
     folder = task_folder(tmp_path)
     with pytest.raises(UserError, match="no pattern; add a file with template = "):
@@ -129,6 +194,37 @@ def test_no_such_task_names_the_nearest(tmp_path: Path) -> None:
         UserError, match=r"reviws/task.toml: no such task; did you mean 'reviews'\?"
     ):
         load_task(tmp_path / "reviws")
+
+
+def test_a_task_is_named_by_its_folder(tmp_path: Path) -> None:
+    folder = task_folder(tmp_path, p='template = "{text} {mask}"')
+    with pytest.raises(UserError) as error:
+        load_task(folder / "task.toml")
+    message = "no such task; a task is a folder with a task.toml"
+    assert str(error.value) == f"{folder}/task.toml/task.toml: {message}"
+
+
+def test_what_a_task_says(tmp_path: Path) -> None:
+    folder = task_folder(
+        tmp_path,
+        task='columns = ["a", "b"]\nlabels = ["yes", "no"]\nmetric = "f1"\n'
+        '[verbalizer]\nyes = "Yes"\nno = ["No", "Never"]',
+        b='template = "{a}{mask}"',
+        a='template = "{a:keep, strip_punct} {{}} {mask} {sep} {b}"',
+    )
+    words, labels = (("Yes",), ("No", "Never")), ("yes", "no")
+    kept = Field("a", ("keep", "strip_punct"))
+    parts = (kept, " {", "}", " ", Field("mask"), " ", Field("sep"), " ", Field("b"))
+    assert load_task(folder) == Task(
+        "reviews",
+        ("a", "b"),
+        labels,
+        "f1",
+        (
+            Pattern("a", parts, labels, words),
+            Pattern("b", (Field("a"), Field("mask")), labels, words),
+        ),
+    )
 
 
 def test_a_pattern_file_replaces_the_verbalizer(tmp_path: Path) -> None:
@@ -150,6 +246,24 @@ def test_rendering_shows_what_a_model_reads(tmp_path: Path) -> None:
     assert pattern.render({"text": " It rains!. "}) == "{it rains}? {sep} {mask}, no"
 
 
+@pytest.mark.parametrize(
+    ("specs", "text", "filled"),
+    [
+        ((), " Why, so? ", "Why, so?"),
+        (("strip_punct",), "Why, so?! ", "Why, so"),
+        (("strip_punct",), "?!", ""),
+        (("lower_first",), "WHY so?", "wHY so?"),
+        (("lower_first",), "", ""),
+        (("keep",), " Why?", "Why?"),
+        (("lower_first", "strip_punct"), "(Why)", "(Why"),
+    ],
+)
+def test_columns_are_filled_in_by_their_specs(
+    specs: tuple[str, ...], text: str, filled: str
+) -> None:
+    assert fill(Field("text", specs), {"text": text}) == filled
+
+
 @given(st.text(st.sampled_from("{}:!., maskextp1"), max_size=30))
 def test_any_template_parses_or_is_a_value_error(template: str) -> None:
     try:
@@ -163,26 +277,3 @@ def test_any_template_parses_or_is_a_value_error(template: str) -> None:
 def test_doubled_braces_are_literal(text: str) -> None:
     doubled = text.replace("{", "{{").replace("}", "}}")
     assert "".join(part for part in parse_template(doubled) if isinstance(part, str)) == text
-
-
-def test_the_tasks_of_the_literature_are_there() -> None:
-    names = {folder.name for folder in SHIPPED}
-    expected = (
-        "agnews yahoo_topics yelp_full yelp_polarity imdb sst2 sst5 mr cr mpqa subj trec cola mnli "
-        "snli qnli rte cb mrpc qqp boolq wic xstance banking77 tweet_emotion support"
-    )
-    assert set(expected.split()) <= names
-
-
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
-def test_shipped_patterns_load_and_name_their_source(folder: Path) -> None:
-    task = load_task(folder)
-    assert len(task.patterns) >= 2
-    for pattern in task.patterns:
-        assert (folder / f"{pattern.name}.toml").read_text("utf-8").startswith("# ")
-
-
-def test_shipped_patterns_suit_the_embedded_model() -> None:
-    tokenizer = load_tokenizer(ROOT / "data" / "models" / "minilm-mlm")
-    patterns = [pattern for folder in SHIPPED for pattern in load_task(folder).patterns]
-    assert check_encoders([PatternEncoder(p, tokenizer, 128) for p in patterns]) == []

@@ -1,4 +1,4 @@
-"""Batches and the one loop: exact steps, the same result however a run is cut."""
+"""The one loop: exact steps, the same result however a run is cut."""
 
 from __future__ import annotations
 
@@ -7,40 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pet_pipeline.batches import batch_rows, cut_batches, cut_rows
+from pet_pipeline.batches import batch_rows
 from pet_pipeline.config import Machine, Optimiser
 from pet_pipeline.training import CHECKPOINT, fit
 
 MACHINE = Machine(device="cpu", precision="float32", threads=1, checkpoint_seconds=0)
-
-
-@given(st.integers(1, 40), st.integers(1, 17), st.integers(0, 99))
-def test_every_row_once_before_any_row_twice(n_rows: int, size: int, seed: int) -> None:
-    steps = -(-3 * n_rows // size)
-    drawn = [row for step in range(steps) for row in batch_rows(n_rows, size, seed=seed, step=step)]
-    for start in range(0, 3 * n_rows, n_rows):
-        assert sorted(drawn[start : start + n_rows]) == list(range(n_rows))
-
-
-@given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))
-def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = cut_batches(lengths, budget)
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= budget
-
-
-def test_short_rows_are_not_padded_to_long_ones() -> None:
-    batches = cut_batches([100] * 5 + [10] * 50, 10_000)
-    assert [len(batch) for batch in batches] == [5, 50]
-
-
-def test_cut_rows_names_rows_of_the_table() -> None:
-    assert cut_rows([4, 2], [9, 9, 3, 9, 7], 10) == [[4], [2]]
 
 
 class Net(nn.Module):
@@ -176,13 +149,75 @@ def test_the_rate_rises_and_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < rates[-1] < 0.01
 
 
-def test_parts_of_a_batch_add_up_to_it() -> None:
-    ids, gradients = torch.tensor([0, 1, 2, 3]), []
+def test_the_losses_of_a_step_add_up() -> None:
+    ids, found = torch.tensor([0, 1, 2, 3]), []
     for parts in (1, 2, 4):
-        model = net().eval()
-        for part in ids.chunk(parts):
-            loss = nn.functional.cross_entropy(model(part), part % 3, reduction="sum") / len(ids)
-            loss.backward()
-        gradients.append(model.layer.weight.grad)
-    for gradient in gradients[1:]:
-        torch.testing.assert_close(gradient, gradients[0], atol=1e-6, rtol=0)
+        model = net()
+        model.dropout.p = 0.0
+
+        def losses(step: int, model: Net = model, parts: int = parts) -> Iterator[Tensor]:
+            for part in ids.chunk(parts):
+                loss = nn.functional.cross_entropy(model(part), part % 3, reduction="sum")
+                yield loss / len(ids)
+
+        optimiser = Optimiser(learning_rate=0.01, clip=1e9)
+        loss = fit(
+            model, losses, steps=1, optimiser=optimiser, seed=1, machine=MACHINE, what="parts"
+        )
+        found.append((loss, *weights(model)))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("clip", [0.01, 1e9])
+def test_the_gradient_is_clipped(monkeypatch: pytest.MonkeyPatch, clip: float) -> None:
+    norms: list[float] = []
+
+    def watched(self: torch.optim.AdamW, closure: None = None) -> None:
+        given = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.cat([g.flatten() for g in given if g is not None]).norm()))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    train(net(), steps=1, clip=clip)
+    assert norms == [pytest.approx(0.01, rel=1e-3)] if clip == 0.01 else norms[0] > 0.1
+
+
+def test_it_returns_the_mean_loss_of_the_last_tenth(tmp_path: Path) -> None:
+    def run(stop: int | None, checkpoints: Path | None = None) -> float:
+        model = net()
+
+        def losses(step: int) -> Iterator[Tensor]:
+            if step == stop:
+                raise Stopped
+            yield 0.0 * model.layer.weight.sum() + float(step)
+
+        options = {"optimiser": Optimiser(), "seed": 1, "machine": MACHINE, "what": "mean"}
+        return fit(model, losses, steps=30, checkpoints=checkpoints, **options)
+
+    assert run(None) == 28.0
+    with pytest.raises(Stopped):
+        run(29, tmp_path)
+    assert run(None, tmp_path) == 28.0  # two of these steps were done before
+
+
+def test_no_steps_change_nothing() -> None:
+    model = net()
+    assert train(model, steps=0) == []
+    assert same(model, net())
+
+
+def test_frozen_parameters_stay() -> None:
+    model, start = net(), net()
+    model.layer.weight.requires_grad_(False)
+    train(model)
+    assert torch.equal(model.layer.weight, start.layer.weight)
+    assert not torch.equal(model.layer.bias, start.layer.bias)
+
+
+def test_a_checkpoint_is_written_only_when_it_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.MACHINE", MACHINE.model_copy(update={"checkpoint_seconds": 9}))
+    with pytest.raises(Stopped):
+        train(net(), stop=11, checkpoints=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,7 @@ def annotate(
                 "settings": settings.annotate,
                 "max_tokens": settings.finetune.max_tokens,
             }
-    results = run.do(f"gen-{generation}/annotate", _annotate, calls)
+    results = run.do(f"gen-{generation}/annotate", _annotate, calls, version=2)
     shards: dict[str, list[Result]] = {model.name: [] for model in models}
     extra: dict[str, dict[str, Result]] = {model.name: {} for model in models}
     for (model, place), result in zip(units.values(), results, strict=True):

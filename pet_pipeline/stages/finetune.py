@@ -64,6 +64,7 @@ def finetune(
             }
             for name, (pattern, seed) in names.items()
         },
+        version=2,
     )
     return [
         Model(name, pattern, seed, base, result)
@@ -95,6 +96,7 @@ def crossfit(run: Run, task: Task, tables: Tables, settings: Settings) -> dict[s
             }
             for name, (pattern, fold) in names.items()
         },
+        version=2,
     )
     by_pattern: dict[str, list[Result]] = {pattern.name: [] for pattern in task.patterns}
     for (pattern, _), result in zip(names.values(), results, strict=True):

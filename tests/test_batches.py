@@ -1,0 +1,56 @@
+"""Which rows go together: every row once a pass, batches within their budget."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pet_pipeline.batches import FEW_TOKENS, SHORTEST_SHARE, batch_rows, cut_batches, cut_rows
+
+
+@given(st.integers(1, 40), st.integers(1, 17), st.integers(0, 99))
+def test_every_row_once_before_any_row_twice(n_rows: int, size: int, seed: int) -> None:
+    steps = -(-3 * n_rows // size)
+    drawn = [row for step in range(steps) for row in batch_rows(n_rows, size, seed=seed, step=step)]
+    assert len(drawn) == steps * size
+    for start in range(0, 3 * n_rows, n_rows):
+        assert sorted(drawn[start : start + n_rows]) == list(range(n_rows))
+
+
+def test_each_pass_and_each_seed_has_its_own_order() -> None:
+    passes = [
+        tuple(batch_rows(50, 50, seed=seed, step=step)) for seed in (1, 2) for step in range(3)
+    ]
+    assert len(set(passes)) == 6
+    assert passes[0] == tuple(batch_rows(50, 50, seed=1, step=0))
+
+
+def test_a_step_may_be_larger_than_the_table() -> None:
+    assert sorted(batch_rows(2, 6, seed=1, step=5)) == [0, 0, 0, 1, 1, 1]
+
+
+@given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))
+def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = cut_batches(lengths, budget)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= budget
+
+
+@given(st.lists(st.integers(1, 300), max_size=60))
+def test_a_row_is_not_padded_to_a_much_longer_one(lengths: list[int]) -> None:
+    for batch in cut_batches(lengths, 10_000):
+        width = max(lengths[n] for n in batch)
+        small = FEW_TOKENS // width  # so many cost the same whatever their lengths
+        assert all(lengths[n] >= SHORTEST_SHARE * width for n in batch[small:])
+
+
+@pytest.mark.parametrize("budget", [1, 30, 99])
+def test_a_row_beyond_the_budget_stands_alone(budget: int) -> None:
+    assert cut_batches([100, 100], budget) == [[0], [1]]
+
+
+def test_cut_rows_names_rows_of_the_table() -> None:
+    assert cut_rows([4, 2], [9, 9, 3, 9, 7], 10) == [[4], [2]]
+    assert cut_rows([2, 2, 2], [9, 9, 3], 6) == [[2, 2], [2]]
