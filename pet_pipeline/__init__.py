@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pet_pipeline.stages.annotate import annotate as annotate
     from pet_pipeline.stages.distill import baseline as baseline
     from pet_pipeline.stages.distill import distill as distill
+    from pet_pipeline.stages.encode import encode as encode
     from pet_pipeline.stages.ensemble import ensemble as ensemble
     from pet_pipeline.stages.evaluate import evaluate as evaluate
     from pet_pipeline.stages.evaluate import read_metrics as read_metrics
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pet_pipeline.stages.grow import grow as grow
     from pet_pipeline.stages.prepare import prepare as prepare
     from pet_pipeline.stages.results import Generation as Generation
+    from pet_pipeline.stages.search import find_patterns as find_patterns
 
 _HOMES = {
     "Classifier": "classifier",
@@ -37,8 +39,10 @@ _HOMES = {
     "baseline": "stages.distill",
     "command": "cli",
     "distill": "stages.distill",
+    "encode": "stages.encode",
     "ensemble": "stages.ensemble",
     "evaluate": "stages.evaluate",
+    "find_patterns": "stages.search",
     "finetune": "stages.finetune",
     "grow": "stages.grow",
     "load_task": "patterns",

@@ -1,4 +1,4 @@
-"""Which rows go together: the rows of a training step, and batches within a token budget."""
+"""Which rows go together: in a training step, in a batch within a token budget, in a fold."""
 
 from __future__ import annotations
 
@@ -50,6 +50,21 @@ def cut_rows(batch: Sequence[int], lengths: Sequence[int], batch_tokens: int) ->
     """The row numbers of a batch, cut by the token budget; lengths: of all rows."""
     parts = cut_batches([lengths[n] for n in batch], batch_tokens)
     return [[batch[n] for n in part] for part in parts]
+
+
+def fold_rows(gold: Sequence[int], folds: int, fold: int) -> list[int]:
+    """The rows held out in a fold, stratified by label.
+
+    >>> [fold_rows([0, 0, 1, 1, 1], 2, fold) for fold in range(2)]
+    [[0, 2, 4], [1, 3]]
+    """
+    seen: dict[int, int] = {}
+    held = []
+    for row, label in enumerate(gold):
+        if seen.get(label, 0) % folds == fold:
+            held.append(row)
+        seen[label] = seen.get(label, 0) + 1
+    return held
 
 
 @functools.lru_cache(maxsize=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomlkit
 from pydantic import (
@@ -26,18 +26,23 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
-def _no_repeats(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("the same seed stands there twice")
-    return seeds
+T = TypeVar("T")
 
 
-Seeds = Annotated[
-    tuple[int, ...],
+def _no_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands there twice")
+    return values
+
+
+_Several = (
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
     AfterValidator(_no_repeats),
     Field(min_length=1),
-]
+)
+Seeds = Annotated[tuple[int, ...], *_Several]
+Generators = Annotated[tuple[Literal["mlm", "t5", "autoprompt", "mine", "seed"], ...], *_Several]
 
 
 class Section(BaseModel):
@@ -75,6 +80,45 @@ class Optimiser(Section):
     )
 
 
+class Search(Section):
+    """LM-BFF: templates and label words found on the labelled rows, before the fine-tunes"""
+
+    templates: bool = Field(False, description="search for templates")
+    generators: Generators = Field(
+        ("mlm",), description="where candidates come from: mlm, t5, autoprompt, mine, seed"
+    )
+    t5: str = Field("", description="model with sentinels for the generator t5: folder or hub name")
+    candidates: Positive = Field(100, description="templates that are compared")
+    beam: Positive = Field(8, description="width of the beam in which they are written")
+    keep: Positive = Field(4, description="templates that are kept, of the lowest log-loss")
+    folds: int = Field(4, ge=2, description="folds of the labelled rows they are compared on")
+    steps: Positive = Field(20, description="updates of the longest fine-tunes that compare them")
+    label_words: Literal["none", "assignment", "amulap"] = Field(
+        "none",
+        description="none; assignment: the exact best words; amulap: the likeliest, no search",
+    )
+    likely: Positive = Field(50, description="candidate words a label")
+    neighbours: Count = Field(
+        0, description="only words so near to the pattern's own, by embedding; 0 is no limit"
+    )
+    words_per_label: Positive = Field(1, description="words a label; amulap does well with 10")
+    use: Literal["add", "replace"] = Field(
+        "add", description="found patterns join the hand-written ones, or replace them"
+    )
+
+
+class Demonstrations(Section):
+    """LM-BFF: in each input, a labelled row of each label stands as an example"""
+
+    enabled: bool = Field(False, description="true puts them where {demos} is, or at the end")
+    draws: Positive = Field(4, description="sets of examples whose scores are averaged")
+    filter: float = Field(
+        0.5, gt=0, le=1, description="share of a label's rows, the most similar, to draw from"
+    )
+    encoder: str = Field("", description='encoder that compares rows; "" is the model above')
+    max_tokens: Positive = Field(256, description="longest input with its examples")
+
+
 class Finetune(Optimiser):
     """One model for each pattern and seed, tuned on the labelled rows"""
 
@@ -92,6 +136,17 @@ class Annotate(Section):
     decoding: Literal["confident", "parallel"] = Field(
         "confident",
         description="label words of several tokens: most confident first, or all at once",
+    )
+
+
+class Pooling(Section):
+    """How a model's scores are corrected before they are pooled"""
+
+    calibrate: Literal["none", "contextual", "pmi"] = Field(
+        "none", description="take away what the labels, or their words, score without a text"
+    )
+    prior: Literal["content-free", "pool"] = Field(
+        "content-free", description="measured on texts such as N/A, or on rows of the pool"
     )
 
 
@@ -165,8 +220,11 @@ class Settings(Section):
     revision: str = Field("", description='commit of a hub model; "" is the newest')
     output: str = Field("runs/support", description="folder of the run")
     data: Data = Field(default_factory=Data)
+    search: Search = Field(default_factory=Search)
+    demonstrations: Demonstrations = Field(default_factory=Demonstrations)
     finetune: Finetune = Field(default_factory=Finetune)
     annotate: Annotate = Field(default_factory=Annotate)
+    pooling: Pooling = Field(default_factory=Pooling)
     ensemble: Ensemble = Field(default_factory=Ensemble)
     ipet: Ipet = Field(default_factory=Ipet)
     distill: Distill = Field(default_factory=Distill)
@@ -285,6 +343,8 @@ def _problem(error: dict[str, Any]) -> str:
         return f"{place}: no such setting{nearest(name, _names(sections))}"
     if error["type"] in ("model_type", "model_attributes_type"):
         return f"{place}: a section is needed, [{place}]; found {error['input']!r}"
+    if error["type"] == "tuple_type":
+        return f"{place}: a list is needed, [...]; found {error['input']!r}"
     return f"{place}: {_lower(error['msg'])}; found {error['input']!r}"
 
 

@@ -20,10 +20,11 @@ import torch
 
 from pet_pipeline.errors import UserError
 from pet_pipeline.patterns import SLOTS, Field, Pattern, fill
+from pet_pipeline.truncation import Tokens, truncate
 
 Tokenizer = Any  # transformers has no public type for a tokenizer of any family
 Chunk = tuple[str | Field, ...]
-Slot = Literal["mask", "sep"]
+Slot = Literal["mask", "sep", "demos"]
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,24 @@ class Layout:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A row in a pattern. The slot's masks start at `slot`, the second segment at `boundary`."""
+    """A row in a pattern. The slot's masks start at `slot`, the second segment at `boundary`.
+
+    Demonstrations go in at `demos`, or behind the text if that is None.
+    """
 
     ids: tuple[int, ...]
     slot: int
     boundary: int
+    demos: int | None = None
 
     def with_masks(self, old: int, new: int, mask: int) -> Encoded:
         """The same row with `new` masks in the slot instead of `old`."""
         ids = self.ids[: self.slot] + (mask,) * new + self.ids[self.slot + old :]
         moved = self.boundary + (new - old if self.slot < self.boundary else 0)
-        return Encoded(ids, self.slot, moved)
+        demos = self.demos
+        if demos is not None and self.slot < demos:
+            demos += new - old
+        return Encoded(ids, self.slot, moved, demos)
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,7 @@ class PatternEncoder:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.layout = layout_of(tokenizer)
-        self.words = LabelWords(
-            tuple(tuple(self._word(word) for word in group) for group in pattern.words)
-        )
+        self.words = LabelWords(tuple(tuple(self.spell(group)) for group in pattern.words))
         self._pieces = _pieces(pattern)
         # Special tokens and masks, which every input has.
         self._n_own = len(self._assemble([()] * len(self._pieces)).ids)
@@ -131,10 +137,25 @@ class PatternEncoder:
             )
         return found
 
-    def _encode(self, rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[Encoded, bool]]:
+    def tokenise(self, rows: Sequence[Mapping[str, str]]) -> list[tuple[Tokens, ...]]:
+        """The tokens of the template's chunks in each row, before any is cut."""
         chunks = [self._chunk(p, rows) for p in self._pieces if isinstance(p, tuple)]
-        for row in zip(*chunks, strict=True) if chunks else ((),) * len(rows):
-            kept, cut = _truncate(row, self.max_tokens - self._n_own)
+        return list(zip(*chunks, strict=True)) if chunks else [()] * len(rows)
+
+    def fill_in(self, row: Sequence[Tokens], word: Sequence[int], limit: int) -> tuple[int, ...]:
+        """A tokenised row with a word at its mask and nothing around it: a demonstration.
+
+        Its columns are cut to make at most `limit` tokens, but not its own words.
+        """
+        own: dict[Slot, Sequence[int]] = {"mask": word, "sep": self.layout.middle, "demos": ()}
+        slots = [own[p] for p in self._pieces if not isinstance(p, tuple)]
+        texts = iter(truncate(row, limit - sum(len(ids) for ids in slots))[0])
+        pieces = (next(texts) if isinstance(p, tuple) else own[p] for p in self._pieces)
+        return tuple(chain.from_iterable(pieces))
+
+    def _encode(self, rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[Encoded, bool]]:
+        for row in self.tokenise(rows):
+            kept, cut = truncate(row, self.max_tokens - self._n_own)
             yield self._assemble(kept), cut
 
     def _assemble(self, chunks: Sequence[Sequence[int]]) -> Encoded:
@@ -142,6 +163,7 @@ class PatternEncoder:
         texts = iter(chunks)
         ids = list(self.layout.prefix)
         slot = boundary = 0
+        demos = None
         for piece in self._pieces:
             if piece == "mask":
                 slot = len(ids)
@@ -149,12 +171,14 @@ class PatternEncoder:
             elif piece == "sep":
                 ids += self.layout.middle
                 boundary = len(ids)
+            elif piece == "demos":
+                demos = len(ids)
             else:
                 ids += next(texts)
         ids += self.layout.suffix
-        return Encoded(tuple(ids), slot, boundary or len(ids))
+        return Encoded(tuple(ids), slot, boundary or len(ids), demos)
 
-    def _chunk(self, parts: Chunk, rows: Sequence[Mapping[str, str]]) -> list[_Tokens]:
+    def _chunk(self, parts: Chunk, rows: Sequence[Mapping[str, str]]) -> list[Tokens]:
         texts, ends = [], []
         for row in rows:
             pieces = [part if isinstance(part, str) else fill(part, row) for part in parts]
@@ -166,7 +190,7 @@ class PatternEncoder:
         for ids, offsets, end in zip(*tokens, ends, strict=True):
             # A token belongs to the part of its last character: its first may be a space before.
             owners = np.searchsorted(end, np.maximum(offsets - 1, 0), side="right")
-            chunks.append(_Tokens(ids, np.minimum(owners, len(parts) - 1), turns))
+            chunks.append(Tokens(ids, np.minimum(owners, len(parts) - 1), turns))
         return chunks
 
     def _fixed_tokens(self) -> int:
@@ -175,8 +199,8 @@ class PatternEncoder:
         chunks = [self._chunk(p, [columns])[0] for p in self._pieces if isinstance(p, tuple)]
         return self._n_own + sum(len(chunk.ids) for chunk in chunks)
 
-    def _word(self, word: str) -> tuple[int, ...]:
-        """Tokens of a word as it stands at the mask, after what the template has before it."""
+    def spell(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        """Tokens of words as they stand at the mask, after what the template has before it."""
         index = next(
             i for i, p in enumerate(self.pattern.parts) if isinstance(p, Field) and p.name == "mask"
         )
@@ -184,21 +208,17 @@ class PatternEncoder:
         before = literal[-1:] if isinstance(literal, str) else ""
         if before.isspace():
             before = " "
-        (ids,), (ends,) = _tokenise(self.tokenizer, [before + word])
+        tokens, ends = _tokenise(self.tokenizer, [before + word for word in words])
         if before in ("", " "):
-            return tuple(ids)
-        own = [i for i, end in zip(ids, ends, strict=True) if end > len(before)]
+            return [tuple(ids) for ids in tokens]
         alone = _tokenise(self.tokenizer, [before])[0][0]
-        if len(alone) + len(own) != len(ids):  # the character before melted into the word
-            own = _tokenise(self.tokenizer, [word])[0][0]
-        return tuple(own)
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    ids: list[int]
-    owners: np.ndarray[Any, Any]  # (tokens,) index of each token's part
-    turns: list[int]  # (parts,) 1 is shortened first, 2 if that is not enough, 0 never
+        found = []
+        for word, ids, places in zip(words, tokens, ends, strict=True):
+            own = [i for i, end in zip(ids, places, strict=True) if end > len(before)]
+            if len(alone) + len(own) != len(ids):  # the character before melted into the word
+                own = _tokenise(self.tokenizer, [word])[0][0]
+            found.append(tuple(own))
+        return found
 
 
 def layout_of(tokenizer: Tokenizer) -> Layout:
@@ -228,30 +248,6 @@ def layout_of(tokenizer: Tokenizer) -> Layout:
     )
 
 
-def shorten(lengths: Sequence[int], budget: int) -> list[int]:
-    """Lengths that fit the budget, taken from the longest (of equal ones from the later).
-
-    >>> shorten([10, 3, 7], 12)
-    [5, 3, 4]
-    """
-    if sum(lengths) <= budget:
-        return list(lengths)
-    low, high = 0, max(lengths, default=0)  # the largest cap that still fits
-    while low < high:
-        cap = (low + high + 1) // 2
-        if sum(min(length, cap) for length in lengths) <= budget:
-            low = cap
-        else:
-            high = cap - 1
-    kept = [min(length, low) for length in lengths]
-    spare = max(budget, 0) - sum(kept)
-    for i, length in enumerate(lengths):
-        if length > low and spare > 0:
-            kept[i] += 1
-            spare -= 1
-    return kept
-
-
 def collate(
     rows: Sequence[Encoded], layout: Layout, device: torch.device | str = "cpu"
 ) -> dict[str, torch.Tensor]:
@@ -277,6 +273,7 @@ def write_encoded(file: Path, rows: Sequence[Encoded]) -> None:
             "ids": pa.array([row.ids for row in rows], pa.list_(pa.int32())),
             "slot": pa.array([row.slot for row in rows], pa.int32()),
             "boundary": pa.array([row.boundary for row in rows], pa.int32()),
+            "demos": pa.array([row.demos for row in rows], pa.int32()),
         }
     )
     pq.write_table(table, file, compression="zstd")
@@ -285,11 +282,10 @@ def write_encoded(file: Path, rows: Sequence[Encoded]) -> None:
 def read_encoded(file: Path) -> list[Encoded]:
     """Rows that `write_encoded` kept."""
     columns = pq.read_table(file).to_pydict()
+    names = ("ids", "slot", "boundary", "demos")
     return [
-        Encoded(tuple(ids), slot, boundary)
-        for ids, slot, boundary in zip(
-            columns["ids"], columns["slot"], columns["boundary"], strict=True
-        )
+        Encoded(tuple(ids), *places)
+        for ids, *places in zip(*(columns[name] for name in names), strict=True)
     ]
 
 
@@ -311,21 +307,21 @@ def check_encoders(encoders: Sequence[PatternEncoder]) -> list[str]:
 
 
 def _pieces(pattern: Pattern) -> list[Chunk | Slot]:
-    """The template cut at its slots: "mask", "sep", and between them tuples of parts.
+    """The template cut at its slots, with tuples of parts between them.
 
     Spaces at a segment's ends and before the mask go: mask tokens bring their own.
     """
     pieces: list[list[str | Field] | Slot] = [[]]
     for part in pattern.parts:
         if isinstance(part, Field) and part.name in SLOTS:
-            pieces += ["mask" if part.name == "mask" else "sep", []]
+            pieces += [part.name, []]  # type: ignore[list-item]  # it is one of SLOTS
         elif isinstance(pieces[-1], list):
             pieces[-1].append(part)
     result: list[Chunk | Slot] = []
     for n, piece in enumerate(pieces):
         if not isinstance(piece, list):
             result.append(piece)
-        elif trimmed := _trim(piece, start=n == 0 or pieces[n - 1] == "sep"):
+        elif trimmed := _trim(piece, start=n == 0 or pieces[n - 1] != "mask"):
             result.append(tuple(trimmed))
     return result
 
@@ -358,34 +354,3 @@ def _tokenise(
         for offsets in batch["offset_mapping"]
     ]
     return batch["input_ids"], ends
-
-
-def _truncate(chunks: Sequence[_Tokens], budget: int) -> tuple[list[list[int]], bool]:
-    """The chunks' tokens, with as many taken from the ends of columns as the budget asks."""
-    total = sum(len(chunk.ids) for chunk in chunks)
-    for turn in (1, 2):
-        chunks = _cut(chunks, budget, turn)
-    return [chunk.ids for chunk in chunks], total > budget
-
-
-def _cut(chunks: Sequence[_Tokens], budget: int, turn: int) -> Sequence[_Tokens]:
-    total = sum(len(chunk.ids) for chunk in chunks)
-    if total <= budget:
-        return chunks
-    counts = [
-        (n, part, int((chunk.owners == part).sum()))
-        for n, chunk in enumerate(chunks)
-        for part, own_turn in enumerate(chunk.turns)
-        if own_turn == turn
-    ]
-    lengths = [count for *_, count in counts]
-    kept = shorten(lengths, budget - (total - sum(lengths)))
-    result = []
-    for n, chunk in enumerate(chunks):
-        keep = np.ones(len(chunk.ids), bool)
-        for (owner, part, count), left in zip(counts, kept, strict=True):
-            if owner == n and left < count:
-                keep[np.flatnonzero(chunk.owners == part)[left:]] = False
-        ids = [i for i, k in zip(chunk.ids, keep, strict=True) if k]
-        result.append(_Tokens(ids, chunk.owners[keep], chunk.turns))
-    return result

@@ -57,18 +57,21 @@ def token_logits(
         weight = weight[columns]
         bias = None if bias is None else bias[columns]
     with torch.autocast(weight.device.type, enabled=False):  # bfloat16 would make near ones tie
-        return functional.linear(features[0].squeeze(0).float(), weight, bias)
+        return functional.linear(features[0].squeeze(0).to(weight.dtype), weight, bias)
 
 
-def label_scores(model: Any, inputs: Inputs, slots: Tensor, words: LabelWords) -> Tensor:
+def label_scores(
+    model: Any, inputs: Inputs, slots: Tensor, words: LabelWords, *, normalise: bool = False
+) -> Tensor:
     """Scores (rows, labels) with all masks of the slot filled at once, as in training.
 
     A label's score is the mean over its words of the sum of their tokens' log-probabilities
     (2001.07676, section 3); with one-token words the logits serve, which differ from it by a
-    constant a row. slots: (rows,) the first mask of each row
+    constant a row, unless `normalise` asks for probabilities over the vocabulary.
+    slots: (rows,) the first mask of each row
     """
     rows = torch.arange(len(slots), device=slots.device)
-    if words.n_masks == 1:
+    if words.n_masks == 1 and not normalise:
         columns = torch.tensor([word[0] for word in words.words], device=slots.device)
         logits = token_logits(model, inputs, torch.stack([rows, slots], 1), columns)
         return _label_means(logits, words)

@@ -1,4 +1,4 @@
-"""Read tasks and patterns from their files, and say everything that is wrong with them.
+"""Read tasks and patterns from their files, say everything that is wrong with them; write them.
 
 All checks here need neither data nor a model.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import string
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+
 from pet_pipeline.errors import UserError, listed, nearest, raise_all
 
-SLOTS = ("mask", "sep")
-RESERVED = ("soft", "demos", "id", "label")  # names no column may have, besides the slots
+SLOTS = ("mask", "sep", "demos")
+RESERVED = ("soft", "id", "label")  # names no column may have, besides the slots
 SPECS = ("strip_punct", "lower_first", "keep")
 METRIC_NAMES = ("accuracy", "f1", "f1_macro", "mcc")
 TASK_FILE = "task.toml"
@@ -121,6 +123,35 @@ def parse_template(template: str) -> tuple[str | Field, ...]:
     return tuple(parts)
 
 
+def write_task(
+    folder: Path,
+    columns: Sequence[str],
+    labels: Sequence[str],
+    metric: str,
+    words: Sequence[Sequence[str]],
+) -> None:
+    """task.toml, so that the folder is one of a task and its files can be tried as they are."""
+    document = tomlkit.document()
+    document.update({"columns": list(columns), "labels": list(labels), "metric": metric})
+    document.add("verbalizer", _verbalizer_table(labels, words))
+    (folder / TASK_FILE).write_text(tomlkit.dumps(document), "utf-8")
+
+
+def write_pattern(
+    file: Path,
+    comment: str,
+    template: str,
+    labels: Sequence[str],
+    words: Sequence[Sequence[str]],
+) -> None:
+    """Write a pattern's file, with a comment on where it comes from."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment(comment))
+    document.add("template", tomlkit.item(template))
+    document.add("verbalizer", _verbalizer_table(labels, words))
+    file.write_text(tomlkit.dumps(document), "utf-8")
+
+
 def _load_pattern(
     file: Path, columns: tuple[str, ...], labels: tuple[str, ...], default: Mapping[str, Any]
 ) -> Pattern | list[str]:
@@ -163,6 +194,8 @@ def _check_parts(parts: Iterable[str | Field], columns: tuple[str, ...]) -> Iter
         yield f"template has {found} {{mask}}; exactly one is needed, however long the words"
     if names.count("sep") > 1:
         yield f"template has {names.count('sep')} {{sep}}; a model takes at most two segments"
+    if names.count("demos") > 1:
+        yield f"template has {names.count('demos')} {{demos}}; demonstrations go in one place"
     strangers = [name for name in names if name not in (*columns, *SLOTS)]
     if not strangers and not set(names) & set(columns):
         yield f"template has no text column; there are {listed(columns)}"
@@ -177,8 +210,8 @@ def _check_parts(parts: Iterable[str | Field], columns: tuple[str, ...]) -> Iter
 
 
 def _stranger(name: str, columns: tuple[str, ...]) -> str:
-    if name in ("soft", "demos"):
-        return f"{{{name}}} is reserved; this version has no such slot"
+    if name == "soft":
+        return "{soft} is reserved; this version has no such slot"
     return f"{{{name}}} is no column of this task{nearest(name, (*columns, *SLOTS))}"
 
 
@@ -267,3 +300,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _words(table: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {label: (w,) if isinstance(w, str) else tuple(w) for label, w in table.items()}
+
+
+def _verbalizer_table(labels: Sequence[str], words: Sequence[Sequence[str]]) -> Any:
+    table = tomlkit.table()
+    for label, group in zip(labels, words, strict=True):
+        table.add(label, list(group))
+    return table

@@ -15,8 +15,11 @@ import transformers
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoConfig,
+    AutoModel,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
@@ -47,17 +50,23 @@ def check_mlm(model: Pretrained) -> int:
 
     Raises `UserError` if it is no masked LM.
     """
-    name, options = _where(model)
-    try:
-        config = AutoConfig.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model: {name}: no configuration: {_first_line(error)}") from None
+    name, config = _where(model)[0], _configuration(model)
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise UserError(
             f"model: {name} is a {config.model_type} model, which has no masked-LM head; "
             "name one such as bert, roberta, deberta-v2 or modernbert"
         )
     return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+
+
+def check_seq2seq(model: Pretrained) -> None:
+    """Raise `UserError` if a model is no sequence-to-sequence model; loads no weights."""
+    config = _configuration(model)
+    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"model: {_where(model)[0]} is a {config.model_type} model, which does not write text "
+            "from text; name one such as t5"
+        )
 
 
 def load_mlm(model: Pretrained) -> Any:
@@ -85,6 +94,22 @@ def new_classifier(model: Pretrained, labels: tuple[str, ...]) -> Any:
         problem_type="single_label_classification",
         ignore_mismatched_sizes=True,
     )
+    return loaded
+
+
+def load_encoder(model: Pretrained) -> Any:
+    """A pretrained encoder in float32, without a head, that turns texts into states."""
+    loaded, _ = _load(AutoModel, model)
+    return loaded
+
+
+def load_seq2seq(model: Pretrained) -> Any:
+    """A sequence-to-sequence model in float32, such as a T5."""
+    loaded, info = _load(AutoModelForSeq2SeqLM, model)
+    if info["missing_keys"]:
+        raise UserError(
+            f"model: {_where(model)[0]} lacks weights ({sorted(info['missing_keys'])[0]})"
+        )
     return loaded
 
 
@@ -136,6 +161,14 @@ def _has_bfloat16(device: torch.device) -> bool:
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(cpu, check, bool)() for check in checks)
     return False
+
+
+def _configuration(model: Pretrained) -> Any:
+    name, options = _where(model)
+    try:
+        return AutoConfig.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model: {name}: no configuration: {_first_line(error)}") from None
 
 
 def _where(model: Pretrained) -> tuple[str, dict[str, Any]]:

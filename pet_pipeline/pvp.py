@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pet_pipeline.batches import batch_rows, cut_rows
+from pet_pipeline.batches import batch_rows, cut_batches, cut_rows
 from pet_pipeline.config import Finetune, Machine
 from pet_pipeline.encoding import Encoded, LabelWords, Layout, collate
 from pet_pipeline.mlm import label_scores, mlm_loss
 from pet_pipeline.pretrained import device_of
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.training import fit
+
+Show = Callable[[Sequence[int], int], list[Encoded]]  # row numbers and the step -> the rows
 
 
 def tune_pvp(
@@ -32,22 +34,24 @@ def tune_pvp(
     machine: Machine,
     what: str,
     checkpoints: Path | None = None,
+    show: Show | None = None,
 ) -> float:
     """Tune a masked LM in place by `(1-a)*CE + a*MLM` (2001.07676, section 3.1).
 
-    gold: (rows,) label numbers; texts: pool rows for the MLM loss, used if its weight is above 0
+    gold: (rows,) label numbers; texts: pool rows for the MLM loss, used if its weight is above 0;
+    show: adds demonstrations to the rows of a step
     Returns the mean loss of the last tenth of the steps.
     """
     device = device_of(machine)
-    row_lengths = [len(row.ids) for row in rows]
     text_lengths = [len(text.ids) for text in texts]
 
     def losses(step: int) -> Iterator[Tensor]:
         batch = batch_rows(len(rows), settings.batch_size, seed=seed, step=step)
-        for part in cut_rows(batch, row_lengths, machine.batch_tokens):
-            inputs = collate([rows[n] for n in part], layout, device)
-            slots = torch.tensor([rows[n].slot for n in part], device=device)
-            targets = torch.tensor([gold[n] for n in part], device=device)
+        shown = show(batch, step) if show else [rows[n] for n in batch]
+        for part in cut_batches([len(row.ids) for row in shown], machine.batch_tokens):
+            inputs = collate([shown[n] for n in part], layout, device)
+            slots = torch.tensor([shown[n].slot for n in part], device=device)
+            targets = torch.tensor([gold[batch[n]] for n in part], device=device)
             scores = label_scores(model, inputs, slots, words)
             loss = functional.cross_entropy(scores, targets, reduction="sum") / len(batch)
             yield (1 - settings.mlm_weight) * loss

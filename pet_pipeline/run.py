@@ -14,7 +14,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +34,7 @@ Work = Callable[..., dict[str, Any]]
 
 RECORD = "unit.json"  # written last: a folder without it is no result
 CONFIG = "config.toml"
+IN_KEY = "in_key"  # False in the metadata of a dataclass's field: what follows from the others
 REASONS = {"result": "made by a unit that has changed", "sha256": "its content has changed"}
 PACKAGES = ("pet_pipeline", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
@@ -44,7 +45,7 @@ class Result:
 
     dir: Path
     key: str
-    info: dict[str, Any]
+    info: dict[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,8 @@ def fingerprint(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return fingerprint(dict(value))
     if is_dataclass(value):
-        return {f.name: fingerprint(getattr(value, f.name)) for f in fields(value)}
+        counted = (f for f in fields(value) if f.metadata.get(IN_KEY, True))
+        return {f.name: fingerprint(getattr(value, f.name)) for f in counted}
     raise TypeError(
         f"a {type(value).__name__} cannot be a parameter of a unit; use None, bool, int, float, "
         "str, Path, Result, and lists, dicts and dataclasses of these"

@@ -55,6 +55,7 @@ def print_results(run: Run, program: str) -> None:
     if "evaluate" in units and (result := units["evaluate"].result()):
         console.print(_results_table(read_metrics(result)))
     for stage, name, file in (
+        ("search", "patterns", ""),
         ("distill", "classifier", ""),
         ("ensemble", "soft labels", ""),
         ("evaluate", "metrics", METRICS_FILE),

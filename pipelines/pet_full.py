@@ -17,8 +17,10 @@ from pet_pipeline import (
     baseline,
     command,
     distill,
+    encode,
     ensemble,
     evaluate,
+    find_patterns,
     finetune,
     grow,
     load_task,
@@ -32,6 +34,9 @@ def pet_full(settings: Settings, run: Run) -> dict[str, Any] | None:
     """Few labels and a pool of unlabelled text in, a text classifier and a report out."""
     task = load_task(settings.task)
     tables = prepare(run, task, settings)
+    searched = find_patterns(run, task, tables, settings)  # LM-BFF's, if the settings ask for them
+    task = searched.task
+    tables = encode(run, task, tables, settings)
     generations: list[Generation] = []
     grown = {}
     for number in range(settings.ipet.generations + 1):
@@ -39,7 +44,7 @@ def pet_full(settings: Settings, run: Run) -> dict[str, Any] | None:
             scores = generations[-1].scores
             grown = grow(run, task, scores, tables, settings, generation=number)
         models = finetune(run, task, tables, settings, generation=number, grown=grown)
-        scores = annotate(run, models, tables, settings, generation=number)
+        scores = annotate(run, task, models, tables, settings, generation=number)
         soft = ensemble(run, task, scores, tables, settings, generation=number)
         generations.append(Generation(number, scores, soft, grown))
     classifier = distill(run, task, generations[-1].soft, tables, settings)
@@ -54,6 +59,7 @@ def pet_full(settings: Settings, run: Run) -> dict[str, Any] | None:
         metrics=metrics,
         classifier=classifier,
         baseline=supervised,
+        searched=searched,
     )
     return read_metrics(metrics) if metrics and not run.plan else None
 

@@ -17,7 +17,13 @@ import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from pet_pipeline.config import Settings, check_settings
 
@@ -175,6 +181,38 @@ def save_mlm(name: str, folder: Path) -> Path:
         for kind in ("pad", "bos", "eos", "cls", "sep")
     }
     random_mlm(name, vocab_size=len(tokenizer), **special).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def t5_tokenizer() -> PreTrainedTokenizerFast:
+    """A T5 tokenizer, with three sentinels, over the small vocabulary."""
+    sentinels = [f"<extra_id_{n}>" for n in range(3)]
+    special = ["<pad>", "</s>", "<unk>", *sentinels]
+    pieces = [(piece, 0.0) for piece in special] + [(f"▁{word}", -2.0) for word in WORDS]
+    pieces += [("▁", -5.0)] + [(c, -8.0) for c in CHARACTERS]
+    backend = Tokenizer(models.Unigram(list(dict(pieces).items()), unk_id=2))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=sentinels,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def save_t5(folder: Path) -> Path:
+    """Write a tiny random T5 with its tokenizer; returns the folder."""
+    tokenizer = t5_tokenizer()
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -118,7 +118,7 @@ BAD_FILES: dict[str | bytes, str] = {
     "[finetune]\nsteps = 1.0": "finetune.steps: input should be a valid integer; found 1.0",
     "[finetune]\nsteps = true": "finetune.steps: input should be a valid integer; found True",
     "[finetune]\nsteps = -1": "finetune.steps: input should be greater than or equal to 0; found -1",
-    "[finetune]\nseeds = [1, 1]": "finetune.seeds: the same seed stands there twice; found [1, 1]",
+    "[finetune]\nseeds = [1, 1]": "finetune.seeds: 1 stands there twice; found [1, 1]",
     "[finetune]\nlearning_rate = inf": (
         "finetune.learning_rate: input should be a finite number; found inf"
     ),

@@ -19,7 +19,6 @@ from pet_pipeline.encoding import (
     describe_words,
     layout_of,
     read_encoded,
-    shorten,
     write_encoded,
 )
 from pet_pipeline.errors import UserError
@@ -51,21 +50,6 @@ def encoder(
     words: tuple[tuple[str, ...], ...] = (("bad",), ("great",)),
 ) -> PatternEncoder:
     return PatternEncoder(pattern(template, words), BUILT[kind], max_tokens)
-
-
-def slowly_shortened(lengths: list[int], budget: int) -> list[int]:
-    lengths = list(lengths)
-    while sum(lengths) > max(budget, 0):
-        longest = max(range(len(lengths)), key=lambda n: (lengths[n], n))
-        lengths[longest] -= 1
-    return lengths
-
-
-@given(st.lists(st.integers(0, 30), max_size=5), st.integers(-5, 90))
-def test_shorten_takes_one_token_at_a_time_from_the_longest(
-    lengths: list[int], budget: int
-) -> None:
-    assert shorten(lengths, budget) == slowly_shortened(lengths, budget)
 
 
 @QUICK

@@ -17,6 +17,8 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
     {"cli"},
     {"report", "show"},
     {"stages"},
+    {"scoring"},
+    {"search"},
     {"pvp", "classifier"},
     {"training", "inference", "pooling"},
     {"mlm"},
@@ -24,12 +26,14 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
     {"encoding", "batches"},
     {"run"},
     {"metrics"},
-    {"patterns", "data", "models", "progress"},
+    {"patterns", "data", "models", "progress", "truncation"},
     {"config"},
     {"errors", "seeds"},
 ]
 FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}
 LEARNING = {
+    "search",
+    "scoring",
     "pvp",
     "classifier",
     "training",

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from conftest import wordpiece_tokenizer
+from conftest import save_t5, wordpiece_tokenizer
 from transformers import (
     BartConfig,
     BertConfig,
@@ -190,7 +190,7 @@ SETTINGS: dict[str, Row] = {
     "seeds twice": (
         right,
         sets("finetune.seeds=[1, 1]"),
-        "settings: finetune.seeds: the same seed stands there twice; found [1, 1]",
+        "settings: finetune.seeds: 1 stands there twice; found [1, 1]",
     ),
     "no seeds": (
         right,
@@ -640,6 +640,99 @@ STUDENTS: dict[str, Row] = {
     ),
 }
 
+TEMPLATES = "search.templates=true"
+EXAMPLES = "demonstrations.enabled=true"
+T5 = (TEMPLATES, 'search.generators=["mlm", "t5"]')
+SEARCHES: dict[str, Row] = {
+    "generator": (
+        right,
+        sets('search.generators=["nlm"]'),
+        "settings: search.generators.0: input should be 'mlm', 't5', 'autoprompt', 'mine' or 'seed'; found 'nlm'",
+    ),
+    "generators": (
+        right,
+        sets("search.generators=mlm"),
+        "settings: search.generators: a list is needed, [...]; found 'mlm'",
+    ),
+    "label words": (
+        right,
+        sets("search.label_words=yes"),
+        "settings: search.label_words: input should be 'none', 'assignment' or 'amulap'; found 'yes'",
+    ),
+    "without labels": (
+        right,
+        (*sets(TEMPLATES, EXAMPLES, "search.label_words=amulap"), "--labelled", ""),
+        "3 problems:\n"
+        "  - search.templates: needs labelled texts, data.labelled\n"
+        "  - search.label_words: needs labelled texts, data.labelled\n"
+        "  - demonstrations.enabled: needs labelled texts, data.labelled",
+    ),
+    "templates on one row a label": (
+        right,
+        sets(TEMPLATES, "data.k=1"),
+        "search.templates: compares templates on some rows of a label after tuning on the others, "
+        "and no label has two; add rows",
+    ),
+    "label words for a label without rows": (
+        table("labelled", text=["bad day", "awful food"], label=["sad", "sad"]),
+        sets("search.label_words=amulap"),
+        "search.label_words: no row is labelled 'happy'; add rows",
+    ),
+    "no t5": (
+        right,
+        sets(*T5),
+        "search.t5: not set; the generator 't5' needs a model with sentinels, such as t5-base",
+    ),
+    "no folder of a t5": (
+        right,
+        sets(*T5, "search.t5=./modell"),
+        "search.t5: ./modell: no such folder, and no hub name; did you mean 'model'?",
+    ),
+    "no t5 in the folder": (
+        right,
+        sets(*T5, "search.t5=model"),
+        "search.t5: model is a bert model, which does not write text from text; name one such as t5",
+    ),
+    "a t5 without sentinels": (
+        lambda shop: (
+            save_t5(shop.folder / "t5"),
+            wordpiece_tokenizer().save_pretrained(shop.folder / "t5"),
+        ),
+        sets(*T5, "search.t5=t5"),
+        "search.t5: t5 has no <extra_id_0>; name a T5 or another model that was trained with such sentinels",
+    ),
+    "no room for demonstrations": (
+        right,
+        sets(EXAMPLES, "demonstrations.max_tokens=128"),
+        "demonstrations.max_tokens: 128 leaves no room beside an input of finetune.max_tokens = 128",
+    ),
+    "demonstrations are too long": (
+        right,
+        sets(EXAMPLES, "demonstrations.max_tokens=300"),
+        "demonstrations.max_tokens: 300 is more than the model reads, 256",
+    ),
+    "no encoder": (
+        right,
+        sets(EXAMPLES, "demonstrations.encoder=./modell"),
+        "demonstrations.encoder: ./modell: no such folder, and no hub name; did you mean 'model'?",
+    ),
+    "a broken encoder": (
+        student(lambda folder: (folder / "model.safetensors").write_bytes(b"")),
+        sets(EXAMPLES, "demonstrations.encoder=enc"),
+        "demonstrations.encoder: enc cannot be loaded: Error while deserializing header: header too small",
+    ),
+    "filter": (
+        right,
+        sets("demonstrations.filter=0.0"),
+        "settings: demonstrations.filter: input should be greater than 0; found 0.0",
+    ),
+    "calibrate": (
+        right,
+        sets("pooling.calibrate=yes"),
+        "settings: pooling.calibrate: input should be 'none', 'contextual' or 'pmi'; found 'yes'",
+    ),
+}
+
 PLACES: dict[str, Row] = {
     "output is a file": (written("run", ""), RUN, "output: run is a file; name a folder"),
     "output below a file": (
@@ -816,6 +909,7 @@ MISTAKES = {
     "table": TABLES,
     "model": MODELS,
     "student": STUDENTS,
+    "search": SEARCHES,
     "place": PLACES,
     "predict": PREDICT,
 }

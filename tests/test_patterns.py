@@ -31,11 +31,12 @@ BAD_PATTERNS = {
     'template = "{text!r} {mask}"': "template: {text...}: only {name} and {name:spec,spec} are read",
     'template = "{text:{mask}}"': "template: {text...}: only {name} and {name:spec,spec} are read",
     'template = "{0.__class__} {text} {mask}"': (
-        "{0.__class__} is no column of this task; there are 'text', 'mask', 'sep'"
+        "{0.__class__} is no column of this task; there are 'text', 'mask', 'sep', 'demos'"
     ),
     'template = "{mask}"': "template has no text column; there are 'text'",
     'template = "{text} {soft:10} {mask}"': "{soft} is reserved; this version has no such slot",
-    'template = "{text} {demos} {mask}"': "{demos} is reserved; this version has no such slot",
+    'template = "{text} {demos} {demos} {mask}"': "template has 2 {demos}; demonstrations go in one place",
+    'template = "{text} {demos:keep} {mask}"': "{demos:keep}: {demos} takes no spec",
     "template = 3": "template: a string is needed; found 3",
     f'{OWN}positive = ["x"]\ntemplate = "{{mask}} {{text}}"': (
         "template must stand above [verbalizer]; below it, it counts as a label"
@@ -53,7 +54,7 @@ BAD_PATTERNS = {
     'template = "{mask} {text}"\ntemplate = "{text}"': "Cannot overwrite a value (at end of document)",
     'template = "{mask} {text}': "Unterminated string (at end of document)",
     'template = "{mask} {text} {"': "template: Single '{' encountered in format string",
-    'template = "{} {text} {mask}"': "{} is no column of this task; there are 'text', 'mask', 'sep'",
+    'template = "{} {text} {mask}"': "{} is no column of this task; there are 'text', 'mask', 'sep', 'demos'",
     'template = "{text[0]} {mask}"': "{text[0]} is no column of this task; did you mean 'text'?",
     'template = "{Text} {mask}"': "{Text} is no column of this task; did you mean 'text'?",
     'template = "{text:upper} {mask}"': (

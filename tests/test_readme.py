@@ -22,7 +22,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 # Added to the commands that train, so that they take seconds on a tiny model.
 QUICK = (
     "--set finetune.steps=2 --set distill.steps=2 --set baseline.steps=2 "
-    "--set machine.threads=1 --set finetune.max_tokens=64"
+    "--set machine.threads=1 --set finetune.max_tokens=64 "
+    "--set search.candidates=5 --set search.steps=1 --set search.beam=2"
 )
 SAD = ["terrible day", "awful food, so bad", "bad, terrible, awful", "an awful terrible night"]
 HAPPY = ["great day", "wonderful food, so good", "good, great, wonderful", "a great good night"]
@@ -89,7 +90,7 @@ def test_own_data_and_settings(workplace: Path) -> None:
     for option in re.findall(r"--set '([^']+)'|--set ([\w.=\-]+)\)", README):
         tomllib.loads("".join(option).replace("=", " = ", 1))
     settings = [line for line in lines if "my.toml" in line]
-    assert len(settings) == 4
+    assert len(settings) == 5
     for line in settings:
         if ">" in line:
             (workplace / "my.toml").write_text(_mood(run(line.partition(">")[0])))

@@ -43,6 +43,22 @@ def system(kind: str, name: str, labels: int, generation: int | None = None) -> 
     }
 
 
+def templates(template: str) -> dict[str, Any]:
+    candidates = [
+        {"template": f"{template} {n}", "generator": "mlm", "log_loss": n / 3, "error": 0.1}
+        for n in range(5)
+    ]
+    for n, candidate in enumerate(candidates):
+        candidate |= {"rounds": 2 - n // 2} | ({"name": f"found-{n}"} if n < 2 else {})
+    return {"rows": 8, "verdict": "Within noise, that is.", "candidates": candidates}
+
+
+def found_words(labels: tuple[str, ...]) -> dict[str, Any]:
+    words = [[f"w{n}", EVIL] for n in range(len(labels))]
+    counts = {"correct": 7, "own_correct": 5, "rows": 8, "combinations": 2500, "exact": True}
+    return {"name": "just-words", "labels": labels, "words": words, **counts}
+
+
 def facts(
     *,
     labels: tuple[str, ...] = ("sad", "<b>happy</b> & $free$"),
@@ -51,6 +67,7 @@ def facts(
     measured: bool = True,
     classifier: bool = True,
     labelled: bool = True,
+    searched: bool = False,
 ) -> Facts:
     names = [f"pattern_{n}-1" for n in range(models)]
     ensemble = {
@@ -92,6 +109,7 @@ def facts(
             "finetune": {"steps": 60, "learning_rate": 0.0003},
             "ensemble": {"weights": "uniform"},
             "distill": {"steps": 300, "temperature": 2.0},
+            "demonstrations": {"enabled": searched, "draws": 4},
         },
         model="tiny",
         on_hub=False,
@@ -127,6 +145,8 @@ def facts(
         else None,
         classifier=Result(Path("c"), "k", {}) if classifier else None,
         made_by={"python": "3.11", "torch": "2.13", "machine": {"jobs": 1}},
+        searched=templates(EVIL) if searched else None,
+        found_words=[found_words(labels)] if searched else [],
     )
 
 
@@ -158,6 +178,7 @@ CASES: dict[str, dict[str, Any]] = {
     "zero-shot": {"labelled": False},
     "one pattern": {"models": 1},
     "many labels": {"labels": MANY},
+    "searched": {"searched": True},
 }
 
 
@@ -183,6 +204,9 @@ def test_a_page_is_whole_and_needs_no_network(case: str) -> None:
         headings += ["Results", "Calibration"]
     if "generations" in CASES[case]:
         headings += ["What iPET added"]
+    if "searched" in CASES[case]:
+        headings += ["The template search", "The label-word search"]
+        assert "Within noise, that is." in page
     found = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     assert sorted(found) == sorted(headings)
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; $x_1$" in page

@@ -13,6 +13,8 @@ from pet_pipeline.patterns import Task
 from pet_pipeline.run import Result, record
 from pet_pipeline.stages.ensemble import read_weights
 from pet_pipeline.stages.evaluate import read_metrics
+from pet_pipeline.stages.search_templates import read_templates
+from pet_pipeline.stages.search_words import read_words
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Facts:
     metrics: dict[str, Any] | None
     classifier: Result | None
     made_by: dict[str, Any]
+    searched: dict[str, Any] | None  # the candidates of a template search
+    found_words: list[dict[str, Any]]  # of a label-word search, by pattern
 
     @property
     def last(self) -> dict[str, Any]:
@@ -65,11 +69,13 @@ def gather(
     settings: str,
     base: Pretrained,
     tables: dict[str, Result | None],
-    patterns: Result,
+    patterns: tuple[Result, ...],
     generations: list[dict[str, Any]],
     metrics: Result | None,
     classifier: Result | None,
     baseline: Result | None,
+    templates: Result | None,
+    words: tuple[Result, ...],
 ) -> Facts:
     """Read what the results of a run say."""
     labelled = tables["labelled"]
@@ -82,12 +88,23 @@ def gather(
         on_hub=isinstance(base, HubModel),
         rows={name: table.info["rows"] for name, table in tables.items() if table},
         labelled=labelled.info["labels"] if labelled else {},
-        patterns=json.loads((patterns.dir / "patterns.json").read_text("utf-8")),
+        patterns=_patterns(patterns, task),
         generations=[_generation(generation) for generation in generations],
         metrics=read_metrics(metrics) if metrics else None,
         classifier=classifier,
         made_by=(record(soft.dir) or {}).get("made_by", {}),
+        searched=read_templates(templates) if templates else None,
+        found_words=[read_words(result) for result in words],
     )
+
+
+def _patterns(checked: tuple[Result, ...], task: Task) -> list[dict[str, Any]]:
+    """What is known of each pattern of the task, in its order."""
+    known = {}
+    for result in checked:
+        for pattern in json.loads((result.dir / "patterns.json").read_text("utf-8")):
+            known[pattern["name"]] = pattern
+    return [known[pattern.name] for pattern in task.patterns]
 
 
 def _generation(generation: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def _figures(facts: Facts) -> dict[str, Markup]:
         ensembles = [s for s in facts.metrics["systems"] if s["kind"] == "ensemble"]
         if len(ensembles) > 1:
             svgs["generations"] = plots.generations_plot(ensembles, metric)
+    if facts.searched:
+        svgs["templates"] = plots.templates_plot(facts.searched["candidates"])
     return {name: Markup(_own_ids(svg, name)) for name, svg in svgs.items()}
 
 

@@ -50,6 +50,24 @@ def systems_plot(systems: Sequence[dict[str, Any]], metric: str) -> str:
         return _svg(figure)
 
 
+def templates_plot(candidates: Sequence[dict[str, Any]]) -> str:
+    """Log-loss with its standard error of each tuned template, the kept ones in colour."""
+    tuned = [c for c in candidates if c["rounds"]]
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(7.2, 0.9 + 0.26 * len(tuned))
+        for place, candidate in enumerate(reversed(tuned)):
+            colour = COLOURS["ensemble" if "name" in candidate else "pvp"]
+            middle, error = candidate["log_loss"], candidate["error"]
+            axes.plot([middle - error, middle + error], [place, place], color=colour, linewidth=2)
+            axes.plot(middle, place, "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(tuned)), [_label(c["template"]) for c in reversed(tuned)])
+        axes.grid(axis="x", color="#dddddd")
+        axes.set_axisbelow(True)
+        title = "Tuned templates, kept ones in blue"
+        _name(axes, title, "log-loss ± standard error in nats (lower is better)", "template")
+        return _svg(figure)
+
+
 def confusion_plot(counts: Sequence[Sequence[int]], labels: Sequence[str], name: str) -> str:
     """Rows of the test table by true and predicted label."""
     title = f"Confusion of the {name} (test rows)"

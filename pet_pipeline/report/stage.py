@@ -11,6 +11,7 @@ from pet_pipeline.models import resolve_model
 from pet_pipeline.patterns import Task
 from pet_pipeline.run import Result, Run, write_text
 from pet_pipeline.stages.results import Generation, Tables
+from pet_pipeline.stages.search import Searched
 
 PAGE = "index.html"
 CARD = "README.md"
@@ -26,6 +27,7 @@ def write_report(
     metrics: Result | None = None,
     classifier: Result | None = None,
     baseline: Result | None = None,
+    searched: Searched | None = None,
 ) -> Result:
     """report/index.html of a run, and README.md in the classifier's folder."""
     call = {
@@ -50,6 +52,8 @@ def write_report(
         "metrics": metrics,
         "classifier": classifier,
         "baseline": baseline,
+        "templates": searched.templates if searched else None,
+        "words": searched.words if searched else (),
     }
     return run.do("report", _report, {".": call})[0]
 

@@ -14,8 +14,7 @@ from pet_pipeline.models import Pretrained, resolve_model
 from pet_pipeline.patterns import Task
 from pet_pipeline.run import Result, Run
 from pet_pipeline.seeds import seed_from
-from pet_pipeline.stages.prepare import labels_of
-from pet_pipeline.stages.results import TABLE, Tables, shard_file
+from pet_pipeline.stages.results import TABLE, Tables, labels_of, shard_file
 
 if TYPE_CHECKING:
     from pet_pipeline.classifier import Encodings

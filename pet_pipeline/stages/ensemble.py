@@ -16,8 +16,7 @@ from pet_pipeline.patterns import Task
 from pet_pipeline.pooling import disagreement, entropy, fit_pool, pool_scores
 from pet_pipeline.run import Result, Run
 from pet_pipeline.stages.finetune import crossfit
-from pet_pipeline.stages.prepare import labels_of
-from pet_pipeline.stages.results import SCORES, TABLE, Scores, Tables, shard_file
+from pet_pipeline.stages.results import SCORES, TABLE, Scores, Tables, labels_of, shard_file
 
 WEIGHTS = "ensemble.json"
 DISPUTED_ROWS = 20

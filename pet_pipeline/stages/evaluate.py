@@ -20,8 +20,7 @@ from pet_pipeline.patterns import Task
 from pet_pipeline.pooling import pool_scores
 from pet_pipeline.run import Result, Run
 from pet_pipeline.stages.ensemble import read_weights
-from pet_pipeline.stages.prepare import labels_of
-from pet_pipeline.stages.results import SCORES, TABLE, Generation, Tables
+from pet_pipeline.stages.results import SCORES, TABLE, Generation, Tables, labels_of
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS = "predictions.parquet"

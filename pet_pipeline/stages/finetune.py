@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,19 +10,28 @@ import numpy as np
 import pyarrow as pa
 
 from pet_pipeline.config import Finetune, Machine, Settings
-from pet_pipeline.data import read_rows, write_scores
+from pet_pipeline.data import write_scores
 from pet_pipeline.metrics import METRICS
 from pet_pipeline.models import Pretrained, resolve_model
 from pet_pipeline.patterns import Pattern, Task
 from pet_pipeline.run import Result, Run
 from pet_pipeline.seeds import seed_from
-from pet_pipeline.stages.prepare import labels_of
-from pet_pipeline.stages.results import ENCODED, SCORES, TABLE, Model, Tables
+from pet_pipeline.stages.demonstrate import (
+    Calibration,
+    Examples,
+    calibration_of,
+    draws_in_training,
+    examples_of,
+    score_calibrated,
+    tell_room,
+)
+from pet_pipeline.stages.results import ENCODED, SCORES, Model, Tables, training_rows
 
 if TYPE_CHECKING:
     from pet_pipeline.encoding import Encoded
 
 UNTUNED_SEED = 0  # untuned models do not differ by seed
+UNTUNED_DRAWS = 4  # of demonstrations, for the accuracy before tuning; tuning has no such number
 
 
 def finetune(
@@ -39,6 +49,7 @@ def finetune(
     """
     grown = grown or {}
     base = resolve_model(settings.model, settings.revision)
+    examples = examples_of(tables.labelled, task.columns, settings)
     tuned = bool((tables.labelled or grown) and settings.finetune.steps)
     seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)
     names = {
@@ -49,6 +60,7 @@ def finetune(
         "labelled": tables.labelled,
         "settings": _tuning(settings.finetune, tuned=tuned),
         "generation": generation if tuned else 0,
+        "examples": replace(examples, draws=UNTUNED_DRAWS) if examples else None,
     }
     with_texts = tuned and settings.finetune.mlm_weight > 0
     results = run.do(
@@ -93,6 +105,8 @@ def crossfit(run: Run, task: Task, tables: Tables, settings: Settings) -> dict[s
                 "seed": settings.finetune.seeds[0],
                 "fold": fold,
                 "folds": folds,
+                "examples": examples_of(tables.labelled, task.columns, settings),
+                "calibration": calibration_of(tables, task.columns, pattern, settings),
             }
             for name, (pattern, fold) in names.items()
         },
@@ -102,21 +116,6 @@ def crossfit(run: Run, task: Task, tables: Tables, settings: Settings) -> dict[s
     for (pattern, _), result in zip(names.values(), results, strict=True):
         by_pattern[pattern.name].append(result)
     return by_pattern
-
-
-def fold_rows(gold: list[int], folds: int, fold: int) -> list[int]:
-    """The rows held out in a fold, stratified by label.
-
-    >>> [fold_rows([0, 0, 1, 1, 1], 2, fold) for fold in range(2)]
-    [[0, 2, 4], [1, 3]]
-    """
-    seen: dict[int, int] = {}
-    held = []
-    for row, label in enumerate(gold):
-        if seen.get(label, 0) % folds == fold:
-            held.append(row)
-        seen[label] = seen.get(label, 0) + 1
-    return held
 
 
 def _tuning(settings: Finetune, *, tuned: bool) -> Finetune:
@@ -140,23 +139,28 @@ def _finetune(
     seed: int,
     grown: Result | None,
     texts: list[Result],
+    examples: Examples | None,
 ) -> dict[str, Any]:
     from pet_pipeline.encoding import PatternEncoder
-    from pet_pipeline.inference import score_rows
     from pet_pipeline.pretrained import load_mlm, load_tokenizer
     from pet_pipeline.pvp import tune_pvp
+    from pet_pipeline.scoring import score_pvp
 
     model, tokenizer = load_mlm(base), load_tokenizer(base)
     encoder = PatternEncoder(pattern, tokenizer, settings.max_tokens)
     info: dict[str, Any] = {}
-    rows, gold = _training_rows([result for result in (labelled, grown) if result], pattern.labels)
+    rows, gold = training_rows([result for result in (labelled, grown) if result], pattern.labels)
     encoded = encoder.encode(rows)
     what = f"fine-tune {pattern.name}-{seed}"
+    unit_seed = seed_from("finetune", pattern.name, seed, generation)
+    n = labelled.info["rows"] if labelled else 0
+    draws = None
+    if examples:
+        draws = draws_in_training(examples, encoder, rows, range(n), unit_seed, machine)
+        info["demonstrations"] = tell_room(draws, encoded, what)
     if labelled:
-        n = labelled.info["rows"]
-        scores = score_rows(
-            model, encoded[:n], encoder.layout, encoder.words, machine=machine, what=what
-        )
+        own = draws.of(range(n)) if draws else None
+        scores = score_pvp(model, encoder, encoded[:n], machine=machine, what=what, draws=own)
         info["untuned_accuracy"] = METRICS["accuracy"](gold[:n], scores.argmax(1))
     if settings.steps and rows:
         info["loss"] = tune_pvp(
@@ -167,9 +171,10 @@ def _finetune(
             encoder.layout,
             encoder.words,
             settings=settings,
-            seed=seed_from("finetune", pattern.name, seed, generation),
+            seed=unit_seed,
             machine=machine,
             what=what,
+            show=draws.shown_at(encoded) if draws else None,
         )
         (out / "model").mkdir()
         model.to("cpu").save_pretrained(out / "model")
@@ -188,34 +193,50 @@ def _crossfit(
     seed: int,
     fold: int,
     folds: int,
+    examples: Examples | None,
+    calibration: Calibration | None,
 ) -> dict[str, Any]:
+    from pet_pipeline.batches import fold_rows
     from pet_pipeline.encoding import PatternEncoder
-    from pet_pipeline.inference import score_rows
     from pet_pipeline.pretrained import load_mlm, load_tokenizer
     from pet_pipeline.pvp import tune_pvp
 
     model = load_mlm(base)
     encoder = PatternEncoder(pattern, load_tokenizer(base), settings.max_tokens)
-    rows, gold = _training_rows([labelled], pattern.labels)
+    rows, gold = training_rows([labelled], pattern.labels)
     held = fold_rows(gold, folds, fold)
     if not held:
         return {"rows": 0}
     others = [n for n in range(len(rows)) if n not in set(held)]
+    encoded = encoder.encode(rows)
     what = f"fold {fold} of {pattern.name}"
+    unit_seed = seed_from("crossfit", pattern.name, seed, fold)
+    draws = None
+    if examples:
+        draws = draws_in_training(examples, encoder, rows, others, unit_seed, machine)
+    training = [encoded[n] for n in others]
     tune_pvp(
         model,
-        encoder.encode([rows[n] for n in others]),
+        training,
         [gold[n] for n in others],
         [],
         encoder.layout,
         encoder.words,
         settings=settings,
-        seed=seed_from("crossfit", pattern.name, seed, fold),
+        seed=unit_seed,
         machine=machine,
         what=what,
+        show=draws.of(others).shown_at(training) if draws else None,
     )
-    encoded = encoder.encode([rows[n] for n in held])
-    scores = score_rows(model, encoded, encoder.layout, encoder.words, machine=machine, what=what)
+    scores = score_calibrated(
+        model,
+        encoder,
+        [encoded[n] for n in held],
+        calibration,
+        machine=machine,
+        what=what,
+        draws=draws.of(held) if draws else None,
+    )
     write_scores(out / SCORES, pa.array(held), np.asarray(scores), pattern.labels)
     accuracy = METRICS["accuracy"]([gold[n] for n in held], scores.argmax(1))
     return {"rows": len(held), "accuracy": accuracy}
@@ -231,12 +252,3 @@ def _texts(shards: list[Result], settings: Finetune, seed: int) -> list[Encoded]
         if len(texts) < needed:
             texts += read_encoded(shards[n].dir / ENCODED)
     return texts
-
-
-def _training_rows(
-    tables: list[Result], labels: tuple[str, ...]
-) -> tuple[list[dict[str, Any]], list[int]]:
-    """Rows and label numbers of prepared tables, one after the other."""
-    rows = [row for table in tables for row in read_rows(table.dir / TABLE)]
-    gold = [n for table in tables for n in labels_of(table.dir / TABLE, labels)]
-    return rows, gold

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,98 +22,73 @@ from pet_pipeline.data import (
     count_rows,
     find_source,
     read_batches,
-    read_rows,
     write_shards,
 )
 from pet_pipeline.errors import UserError, listed, nearest, raise_all
 from pet_pipeline.models import Pretrained, resolve_model
-from pet_pipeline.patterns import Pattern, Task
+from pet_pipeline.patterns import Task
 from pet_pipeline.progress import say
-from pet_pipeline.run import Result, Run
+from pet_pipeline.run import Run
 from pet_pipeline.seeds import seed_from
-from pet_pipeline.stages.results import ENCODED, TABLE, Tables, info_of, shard_file
+from pet_pipeline.stages.encode import check_call, check_patterns
+from pet_pipeline.stages.results import TABLE, Tables, info_of
 
-SHOWN_ROWS = 3  # rows that the report shows in each pattern
-CHECKED_ROWS = 200  # rows of the pool in which truncation is counted
 TABLES = ("labelled", "test", "development")
 
 
 def prepare(run: Run, task: Task, settings: Settings) -> Tables:
-    """The tables of the settings, checked, and their rows put into each pattern.
+    """The tables of the settings, checked, and the task's patterns checked on them.
 
     Raises `UserError` with the problems of all tables, then with those of all patterns, before
     any model is loaded.
     """
-    base, student = resolve_model(settings.model, settings.revision), _student(settings)
+    base = resolve_model(settings.model, settings.revision)
+    distill, examples, search = settings.distill, settings.demonstrations, settings.search
+    student = _resolve("distill.model", distill.model, needed=distill.enabled)
+    others = {
+        "examples": _resolve("demonstrations.encoder", examples.encoder, needed=examples.enabled),
+        "t5": _resolve(
+            "search.t5", search.t5, needed=search.templates and "t5" in search.generators
+        ),
+    }
     rows = _check_tables(task, settings)
     calls = {name: _table_call(task, settings, name) for name in (*TABLES, "pool")}
     used = {name: call for name, call in calls.items() if call}
     done = dict(zip(used, run.do("prepare", _prepare, used), strict=True))
     raise_all(_fold_problems(settings, info_of(done.get("labelled")).get("labels", {})))
     longest = settings.distill.max_tokens if student else 0
-    models = {"base": base, "student": student, "student_tokens": longest}
+    models = {"base": base, "student": student, "student_tokens": longest, **others}
     run.do("prepare", _check_models, {"models": models})
-    checked = run.do(
-        "prepare",
-        _check_patterns,
-        {
-            "patterns": {
-                "base": base,
-                "patterns": task.patterns,
-                "pool": done["pool"],
-                "max_tokens": settings.finetune.max_tokens,
-                "longest": _longest_inputs(settings),
-            }
-        },
-    )[0]
-    n_shards = math.ceil(rows / settings.data.shard_rows)
-    shards = [f"{n:05d}" for n in range(n_shards)]
-    places = [*shards, *(name for name in ("test", "development") if name in done)]
-    units = [(pattern, place) for pattern in task.patterns for place in places]
-    results = run.do(
-        "encode",
-        _encode,
-        {
-            f"{pattern.name}-{place}": {
-                "base": base,
-                "pattern": pattern,
-                "table": done.get(place, done["pool"]),
-                "shard": int(place) if place in shards else None,
-                "max_tokens": settings.finetune.max_tokens,
-            }
-            for pattern, place in units
-        },
+    call = check_call(base, task.patterns, done["pool"], settings)
+    return Tables(
+        pool=done["pool"],
+        n_shards=math.ceil(rows / settings.data.shard_rows),
+        labelled=done.get("labelled"),
+        test=done.get("test"),
+        development=done.get("development"),
+        checked=tuple(run.do("prepare", check_patterns, {"patterns": call})),
     )
-    encoded: dict[str, list[Result]] = defaultdict(list)
-    extra: dict[tuple[str, str], Result] = {}
-    for (pattern, place), result in zip(units, results, strict=True):
-        if place in shards:
-            encoded[pattern.name].append(result)
-        else:
-            extra[pattern.name, place] = result
-    return Tables(n_shards=n_shards, checked=checked, encoded=encoded, encoded_extra=extra, **done)
 
 
-def _student(settings: Settings) -> Pretrained | None:
-    """The encoder of the classifier, if the settings name another one for it."""
-    if not (settings.distill.enabled and settings.distill.model):
+def _by_t5(settings: Settings) -> bool:
+    return settings.search.templates and "t5" in settings.search.generators
+
+
+def _resolve(setting: str, name: str, *, needed: bool) -> Pretrained | None:
+    """The model of a setting, if it names one and that is needed."""
+    if not (needed and name):
         return None
-    with _said_of_the_student():
-        return resolve_model(settings.distill.model)
+    with _said_of(setting):
+        return resolve_model(name)
 
 
 @contextmanager
-def _said_of_the_student() -> Iterator[None]:
+def _said_of(setting: str) -> Iterator[None]:
+    """Messages about a model name the setting that it comes from."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"distill.{error}") from None  # it begins with "model: "
-
-
-def labels_of(file: Path, labels: Sequence[str]) -> list[int]:
-    """The label numbers of a prepared table."""
-    numbers = {label: n for n, label in enumerate(labels)}
-    return [numbers[label] for label in pq.read_table(file, columns=["label"])["label"].to_pylist()]
+        raise UserError(str(error).replace("model:", f"{setting}:", 1)) from None
 
 
 def _check_tables(task: Task, settings: Settings) -> int:
@@ -153,27 +127,46 @@ def _setting_problems(task: Task, settings: Settings) -> Iterator[str]:
     fitted_on_development = settings.ensemble.fit_on == "development"
     if settings.ensemble.weights == "fitted" and fitted_on_development and not data.development:
         yield "ensemble.fit_on: 'development' needs data.development; 'folds' does not"
+    yield from _search_problems(settings)
     if settings.finetune.max_tokens < 8:
         yield f"finetune.max_tokens: {settings.finetune.max_tokens} is too few; 8 is the least"
 
 
+def _search_problems(settings: Settings) -> Iterator[str]:
+    search, demonstrations = settings.search, settings.demonstrations
+    if not settings.data.labelled:
+        for name, on in (
+            ("search.templates", search.templates),
+            ("search.label_words", search.label_words != "none"),
+            ("demonstrations.enabled", demonstrations.enabled),
+        ):
+            if on:
+                yield f"{name}: needs labelled texts, data.labelled"
+    if _by_t5(settings) and not search.t5:
+        yield "search.t5: not set; the generator 't5' needs a model with sentinels, such as t5-base"
+    if demonstrations.enabled and demonstrations.max_tokens <= settings.finetune.max_tokens:
+        yield (
+            f"demonstrations.max_tokens: {demonstrations.max_tokens} leaves no room beside an "
+            f"input of finetune.max_tokens = {settings.finetune.max_tokens}"
+        )
+
+
 def _fold_problems(settings: Settings, counts: Mapping[str, int]) -> Iterator[str]:
     fitted = settings.ensemble.weights == "fitted" and settings.ensemble.fit_on == "folds"
-    if fitted and counts and max(counts.values()) < 2:
+    few = bool(counts) and max(counts.values()) < 2
+    if few and fitted:
         yield (
             "ensemble.weights: 'fitted' holds out some rows of a label to tune on the others, and "
             "no label has two; add rows, or take 'uniform'"
         )
-
-
-def _longest_inputs(settings: Settings) -> dict[str, int]:
-    """By setting, the tokens that the model will be given at most."""
-    longest = {"finetune.max_tokens": settings.finetune.max_tokens}
-    if settings.baseline.enabled and settings.data.labelled:
-        longest["baseline.max_tokens"] = settings.baseline.max_tokens
-    if settings.distill.enabled and not settings.distill.model:
-        longest["distill.max_tokens"] = settings.distill.max_tokens
-    return longest
+    missing = [label for label, count in counts.items() if not count]
+    if missing and settings.search.label_words != "none":
+        yield f"search.label_words: no row is labelled {listed(missing)}; add rows"
+    if few and settings.search.templates:
+        yield (
+            "search.templates: compares templates on some rows of a label after tuning on the "
+            "others, and no label has two; add rows"
+        )
 
 
 def _table_call(task: Task, settings: Settings, name: str) -> dict[str, Any]:
@@ -273,51 +266,6 @@ def _draw(source: Source, labels: list[str], names: Sequence[str], k: int, seed:
     return sorted(chosen)
 
 
-def _check_patterns(
-    out: Path,
-    machine: Machine,
-    *,
-    base: Pretrained,
-    patterns: tuple[Pattern, ...],
-    pool: Result,
-    max_tokens: int,
-    longest: dict[str, int],
-) -> dict[str, Any]:
-    """Every pattern with this tokenizer: problems raise, the rest is written for the report."""
-    from pet_pipeline.encoding import PatternEncoder, check_encoders, describe_words
-    from pet_pipeline.pretrained import check_mlm, device_of, load_tokenizer
-
-    device_of(machine)
-    limit = check_mlm(base)
-    tokenizer = load_tokenizer(base)
-    limit = min(limit, tokenizer.model_max_length)
-    raise_all(
-        f"{setting}: {tokens} is more than the model reads, {limit}"
-        for setting, tokens in longest.items()
-        if tokens > limit
-    )
-    encoders = [PatternEncoder(pattern, tokenizer, max_tokens) for pattern in patterns]
-    raise_all(check_encoders(encoders))
-    rows = read_rows(shard_file(pool, 0))[:CHECKED_ROWS]
-    described = []
-    for encoder in encoders:
-        cut = encoder.count_truncated(rows)
-        if cut:
-            say(f"  {encoder.pattern.name}: {cut} of {len(rows)} texts cut to {max_tokens} tokens")
-        described.append(
-            {
-                "name": encoder.pattern.name,
-                "rendered": [encoder.pattern.render(row) for row in rows[:SHOWN_ROWS]],
-                "words": describe_words(encoder),
-                "masks": encoder.words.n_masks,
-                "truncated": cut,
-                "checked": len(rows),
-            }
-        )
-    (out / "patterns.json").write_text(json.dumps(described, indent=1), "utf-8")
-    return {"patterns": len(patterns)}
-
-
 def _check_models(
     out: Path,
     machine: Machine,
@@ -325,13 +273,22 @@ def _check_models(
     base: Pretrained,
     student: Pretrained | None,
     student_tokens: int,
+    examples: Pretrained | None,
+    t5: Pretrained | None,
 ) -> dict[str, Any]:
     # Loading takes seconds; a model that is broken would be noticed after hours of other work.
-    from pet_pipeline.pretrained import load_mlm, load_tokenizer, new_classifier
+    from pet_pipeline.pretrained import (
+        check_seq2seq,
+        load_encoder,
+        load_mlm,
+        load_tokenizer,
+        new_classifier,
+    )
+    from pet_pipeline.search.seq2seq import sentinels_of
 
     _check_fit(base, load_mlm(base), load_tokenizer(base))
     if student:
-        with _said_of_the_student():
+        with _said_of("distill.model"):
             tokenizer, model = load_tokenizer(student), new_classifier(student, ("a", "b"))
             _check_fit(student, model, tokenizer)
             if model.config.pad_token_id is None:  # decoders find a text's end by it
@@ -345,7 +302,14 @@ def _check_models(
             raise UserError(
                 f"distill.max_tokens: {student_tokens} is more than distill.model reads, {limit}"
             )
-    return {"models": 1 + bool(student)}
+    if examples:
+        with _said_of("demonstrations.encoder"):
+            _check_fit(examples, load_encoder(examples), load_tokenizer(examples))
+    if t5:
+        with _said_of("search.t5"):
+            check_seq2seq(t5)
+            sentinels_of(load_tokenizer(t5))
+    return {"models": 1 + sum(model is not None for model in (student, examples, t5))}
 
 
 def _check_fit(base: Pretrained, model: Any, tokenizer: Any) -> None:
@@ -361,23 +325,3 @@ def _check_fit(base: Pretrained, model: Any, tokenizer: Any) -> None:
         )
     if tokenizer.pad_token_id is None:
         raise UserError(f"model: {name} has no padding token; name one such as bert or roberta")
-
-
-def _encode(
-    out: Path,
-    machine: Machine,
-    *,
-    base: Pretrained,
-    pattern: Pattern,
-    table: Result,
-    shard: int | None,
-    max_tokens: int,
-) -> dict[str, Any]:
-    from pet_pipeline.encoding import PatternEncoder, write_encoded
-    from pet_pipeline.pretrained import load_tokenizer
-
-    file = table.dir / TABLE if shard is None else shard_file(table, shard)
-    encoder = PatternEncoder(pattern, load_tokenizer(base), max_tokens)
-    encoded = encoder.encode(read_rows(file))
-    write_encoded(out / ENCODED, encoded)
-    return {"rows": len(encoded), "tokens": sum(len(row.ids) for row in encoded)}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_stages import run, todo
 
-from pet_pipeline import Run, finetune, load_task, prepare
+from pet_pipeline import Run, encode, finetune, load_task, prepare
 from pet_pipeline.config import Settings
 from pet_pipeline.data import read_rows
 from pet_pipeline.encoding import PatternEncoder
@@ -25,7 +25,8 @@ PATTERNS = ("it_was", "just", "mood")
 def models_of(settings: Settings) -> list[Model]:
     with Run.open(settings) as opened:
         task = load_task(settings.task)
-        return finetune(opened, task, prepare(opened, task, settings), settings)
+        tables = encode(opened, task, prepare(opened, task, settings), settings)
+        return finetune(opened, task, tables, settings)
 
 
 def weights(settings: Settings, name: str) -> bytes:

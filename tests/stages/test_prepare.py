@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pet_pipeline import Run, load_task, prepare
+from pet_pipeline import Run, encode, load_task, prepare
 from pet_pipeline.config import Settings
 from pet_pipeline.encoding import PatternEncoder, read_encoded
 from pet_pipeline.pretrained import load_tokenizer
@@ -30,7 +30,8 @@ def tables_of(tiny_settings: Make, tmp_path: Path) -> Callable[..., Tables]:
     def make(**data: Any) -> Tables:
         settings = tiny_settings(data=data, output=str(tmp_path / f"run-{next(runs)}"))
         with Run.open(settings) as run:
-            return prepare(run, load_task(settings.task), settings)
+            task = load_task(settings.task)
+            return encode(run, task, prepare(run, task, settings), settings)
 
     return make
 

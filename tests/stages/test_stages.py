@@ -18,10 +18,10 @@ from sklearn.metrics import accuracy_score
 from transformers import pipeline
 
 from pet_pipeline import Run, load_task, prepare, read_metrics
+from pet_pipeline.batches import fold_rows
 from pet_pipeline.config import Settings
 from pet_pipeline.data import read_probs, read_scores
 from pet_pipeline.errors import UserError
-from pet_pipeline.stages.finetune import fold_rows
 
 PET_FULL = runpy.run_path(str(Path(__file__).parents[2] / "pipelines" / "pet_full.py"))["pet_full"]
 Make = Callable[..., Settings]
