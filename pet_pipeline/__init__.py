@@ -10,17 +10,18 @@ if TYPE_CHECKING:
     from pet_pipeline.classifier import Classifier as Classifier
     from pet_pipeline.cli import command as command
     from pet_pipeline.config import Settings as Settings
-    from pet_pipeline.config import read_settings as read_settings
-    from pet_pipeline.data import save_table as save_table
     from pet_pipeline.errors import UserError as UserError
     from pet_pipeline.patterns import load_task as load_task
     from pet_pipeline.report import write_report as write_report
     from pet_pipeline.run import Run as Run
+    from pet_pipeline.settings import read_settings as read_settings
+    from pet_pipeline.sources import save_table as save_table
     from pet_pipeline.stages.annotate import annotate as annotate
     from pet_pipeline.stages.distill import baseline as baseline
     from pet_pipeline.stages.distill import distill as distill
     from pet_pipeline.stages.encode import encode as encode
     from pet_pipeline.stages.ensemble import ensemble as ensemble
+    from pet_pipeline.stages.evaluate import Metrics as Metrics
     from pet_pipeline.stages.evaluate import evaluate as evaluate
     from pet_pipeline.stages.evaluate import read_metrics as read_metrics
     from pet_pipeline.stages.finetune import finetune as finetune
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Classifier": "classifier",
     "Generation": "stages.results",
+    "Metrics": "stages.evaluate",
     "Run": "run",
     "Settings": "config",
     "UserError": "errors",
@@ -48,8 +50,8 @@ _HOMES = {
     "load_task": "patterns",
     "prepare": "stages.prepare",
     "read_metrics": "stages.evaluate",
-    "read_settings": "config",
-    "save_table": "data",
+    "read_settings": "settings",
+    "save_table": "sources",
     "write_report": "report",
 }
 

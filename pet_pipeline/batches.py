@@ -28,7 +28,7 @@ def batch_rows(n_rows: int, batch_size: int, *, seed: int, step: int) -> list[in
     return rows
 
 
-def cut_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def cut_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Row numbers in batches, longest rows first, each within a budget of padded tokens.
 
     >>> cut_batches([3, 9, 4], 10)
@@ -39,16 +39,16 @@ def cut_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     for n in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
         padded = (len(batches[-1]) + 1) * width if batches else 0
         wasteful = lengths[n] < SHORTEST_SHARE * width and padded > FEW_TOKENS
-        if not batches or padded > batch_tokens or wasteful:
+        if not batches or padded > budget or wasteful:
             batches.append([])
             width = max(1, lengths[n])
         batches[-1].append(n)
     return batches
 
 
-def cut_rows(batch: Sequence[int], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def cut_rows(batch: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
     """The row numbers of a batch, cut by the token budget; lengths: of all rows."""
-    parts = cut_batches([lengths[n] for n in batch], batch_tokens)
+    parts = cut_batches([lengths[n] for n in batch], budget)
     return [[batch[n] for n in part] for part in parts]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,25 +14,209 @@ from torch import Tensor
 from torch.nn import functional
 
 from pet_pipeline.batches import batch_rows, cut_rows
-from pet_pipeline.config import Distill, Machine, Optimiser
-from pet_pipeline.data import Floats
-from pet_pipeline.encoding import Tokenizer
-from pet_pipeline.inference import classify_rows, pad_inputs
-from pet_pipeline.pooling import soften
-from pet_pipeline.pretrained import device_of, load_classifier, load_tokenizer
+from pet_pipeline.combining import soften
+from pet_pipeline.compute import Compute
+from pet_pipeline.encoded import Encoded, Role
+from pet_pipeline.encoding import Padding, Tokenizer
+from pet_pipeline.inference import collate, device_of, read_rows
+from pet_pipeline.models import ModelFolder, Pretrained
+from pet_pipeline.optimisation import Distillation, Optimisation
+from pet_pipeline.pretrained import load_classifier, load_tokenizer, new_classifier
 from pet_pipeline.seeds import seed_from
+from pet_pipeline.tables import Floats
 from pet_pipeline.training import fit
 
-Encodings = dict[str, list[list[int]]]
+Texts = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows and their label numbers (rows,)."""
+
+    rows: Texts
+    gold: Sequence[int]
+
+
+@dataclass(frozen=True)
+class SoftLabelled:
+    """Rows, their soft labels (rows, labels) at temperature 1, and the rows of each step."""
+
+    rows: Texts
+    probs: Floats
+    batches: Sequence[Sequence[int]]
+
+
+class Classifier:
+    """A sequence classifier that reads some columns of rows."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        columns: Sequence[str],
+        max_tokens: int,
+        compute: Compute | None = None,
+    ):
+        self.model, self.tokenizer = model, tokenizer
+        self.columns, self.max_tokens = list(columns), max_tokens
+        self.compute = compute or Compute()
+        self.padding = Padding.of(tokenizer)
+        names = model.config.id2label
+        self.labels = [names[n] for n in range(len(names))]
+
+    @classmethod
+    def new(
+        cls,
+        base: Pretrained,
+        labels: tuple[str, ...],
+        columns: Sequence[str],
+        max_tokens: int,
+        *,
+        seed: int,
+        compute: Compute | None = None,
+    ) -> Self:
+        """A pretrained encoder with a new head, which starts at random."""
+        torch.manual_seed(seed)
+        model = new_classifier(base, labels, compute)
+        return cls(model, load_tokenizer(base), columns, max_tokens, compute)
+
+    @classmethod
+    def load(cls, folder: Path | str, compute: Compute | None = None) -> Self:
+        """The finished classifier of a folder; raises `UserError` if there is none."""
+        model = load_classifier(Path(folder), compute)
+        tokenizer = load_tokenizer(ModelFolder(Path(folder)))
+        trained = getattr(model.config, "pet_pipeline", {})
+        columns, max_tokens = trained.get("columns", ["text"]), trained.get("max_tokens", 128)
+        return cls(model, tokenizer, columns, max_tokens, compute)
+
+    def tune(
+        self,
+        labelled: Labelled,
+        optimisation: Optimisation,
+        steps: int,
+        *,
+        seed: int,
+        what: str = "tune",
+    ) -> float:
+        """Train in place by cross-entropy; returns the mean loss of the last tenth of the steps."""
+        inputs = self._encode(labelled.rows)
+
+        def losses(step: int) -> Iterator[Tensor]:
+            yield from self._gold_losses(inputs, labelled.gold, optimisation, seed, step)
+
+        return fit(
+            self.model,
+            losses,
+            steps=steps,
+            optimisation=optimisation,
+            seed=seed,
+            compute=self.compute,
+            what=what,
+        )
+
+    def distill(
+        self,
+        pool: SoftLabelled,
+        labelled: Labelled | None,
+        distillation: Distillation,
+        *,
+        seed: int,
+        what: str = "distill",
+        checkpoints: Path | None = None,
+    ) -> float:
+        """Train in place on soft labels, with the labelled rows mixed in.
+
+        The loss is (1-g) * T^2 * KL(soft label at T || classifier at T) + g * CE
+        (1503.02531, section 2). Returns the mean loss of the last tenth of the steps.
+        """
+        inputs = self._encode(pool.rows)
+        gold_inputs = self._encode(labelled.rows) if labelled else []
+        targets = torch.from_numpy(soften(pool.probs, distillation.temperature)).float()
+        mixed = distillation.gold_weight if labelled else 0.0
+        optimisation = distillation.optimisation
+        gold_optimisation = _quarter(optimisation)
+
+        def losses(step: int) -> Iterator[Tensor]:
+            batch = pool.batches[step]
+            for part in cut_rows(batch, _lengths(inputs), optimisation.batch_tokens):
+                logits = self._logits([inputs[n] for n in part])
+                predicted = (logits / distillation.temperature).log_softmax(-1)
+                wanted = targets[part].to(logits.device)
+                loss = functional.kl_div(predicted, wanted, reduction="sum")
+                yield (1 - mixed) * loss * distillation.temperature**2 / len(batch)
+            if labelled and mixed > 0:
+                gold_seed = seed_from("gold", seed)
+                for gold_loss in self._gold_losses(
+                    gold_inputs, labelled.gold, gold_optimisation, gold_seed, step
+                ):
+                    yield mixed * gold_loss
+
+        return fit(
+            self.model,
+            losses,
+            steps=distillation.steps,
+            optimisation=optimisation,
+            seed=seed,
+            compute=self.compute,
+            what=what,
+            checkpoints=checkpoints,
+        )
+
+    def predict(self, rows: Texts, what: str = "") -> Floats:
+        """Probabilities (rows, labels) of rows that have the classifier's columns.
+
+        what: name of the progress bar
+        """
+        inputs = self._encode(rows)
+        if not inputs:
+            return np.zeros((0, len(self.labels)), np.float32)
+
+        def forward(batch: list[int]) -> Tensor:
+            return self._logits([inputs[n] for n in batch])
+
+        logits = read_rows(self.model, _lengths(inputs), forward, compute=self.compute, what=what)
+        return np.asarray(softmax(logits, axis=-1))
+
+    def save(self, folder: Path) -> None:
+        """Write a classifier that `transformers.pipeline` loads, with the columns it reads."""
+        self.model.config.pet_pipeline = {"columns": self.columns, "max_tokens": self.max_tokens}
+        self.tokenizer.model_max_length = self.max_tokens
+        # "[MASK]" in a text is text, there as here; only what is in init_kwargs is written
+        self.tokenizer.split_special_tokens = True
+        self.tokenizer.init_kwargs["split_special_tokens"] = True
+        self.model.to("cpu").save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _encode(self, rows: Texts) -> list[Encoded]:
+        return encode_texts(self.tokenizer, rows, self.columns, self.max_tokens)
+
+    def _logits(self, inputs: Sequence[Encoded]) -> Tensor:
+        """Logits (rows, labels), float32."""
+        logits: Tensor = self.model(**collate(inputs, self.padding, self.compute)).logits
+        return logits.float()
+
+    def _gold_losses(
+        self,
+        inputs: Sequence[Encoded],
+        gold: Sequence[int],
+        optimisation: Optimisation,
+        seed: int,
+        step: int,
+    ) -> Iterator[Tensor]:
+        """Parts of the mean cross-entropy of a step's rows."""
+        batch = batch_rows(len(gold), optimisation.batch_size, seed=seed, step=step)
+        for part in cut_rows(batch, _lengths(inputs), optimisation.batch_tokens):
+            logits = self._logits([inputs[n] for n in part])
+            targets = torch.tensor([gold[n] for n in part], device=device_of(self.compute))
+            yield functional.cross_entropy(logits, targets, reduction="sum") / len(batch)
 
 
 def encode_texts(
-    tokenizer: Tokenizer,
-    rows: Sequence[Mapping[str, str]],
-    columns: Sequence[str],
-    max_tokens: int,
-) -> Encodings:
-    """Unpadded model inputs: the first column as the text, the others as the text's pair."""
+    tokenizer: Tokenizer, rows: Texts, columns: Sequence[str], max_tokens: int
+) -> list[Encoded]:
+    """Rows as ordinary inputs: the first column as the text, the others as the text's pair."""
+    if not rows:
+        return []
     first = [row[columns[0]].strip() for row in rows]
     rest = [" ".join(row[column].strip() for column in columns[1:]) for row in rows]
     encoded = tokenizer(
@@ -40,138 +225,21 @@ def encode_texts(
         truncation=True,
         max_length=max_tokens,
         split_special_tokens=True,
+        return_special_tokens_mask=True,
     )
-    return {name: encoded[name] for name in tokenizer.model_input_names}
+    none = [[0] * len(ids) for ids in encoded["input_ids"]]
+    types = encoded.get("token_type_ids", none)
+    special = encoded["special_tokens_mask"]
+    return [
+        Encoded(tuple(ids), bytes(Role.SPECIAL if s else Role.TEXT for s in specials), bytes(kinds))
+        for ids, specials, kinds in zip(encoded["input_ids"], special, types, strict=True)
+    ]
 
 
-def tune_classifier(
-    model: Any,
-    encodings: Encodings,
-    gold: Sequence[int],
-    pad: int,
-    *,
-    optimiser: Optimiser,
-    steps: int,
-    seed: int,
-    machine: Machine,
-    what: str,
-) -> float:
-    """Train a classifier in place by cross-entropy on gold labels (rows,)."""
-
-    def losses(step: int) -> Iterator[Tensor]:
-        yield from _gold_losses(
-            model, encodings, gold, pad, optimiser.batch_size, seed, step, machine
-        )
-
-    return fit(
-        model,
-        losses,
-        steps=steps,
-        optimiser=optimiser,
-        seed=seed,
-        machine=machine,
-        what=what,
-    )
+def _quarter(optimisation: Optimisation) -> Optimisation:
+    """The same with a quarter of the rows per update: gold rows are few."""
+    return replace(optimisation, batch_size=max(1, optimisation.batch_size // 4))
 
 
-def distill_classifier(
-    model: Any,
-    pool: Encodings,
-    probs: Floats,
-    batches: Sequence[Sequence[int]],
-    labelled: Encodings | None,
-    gold: Sequence[int],
-    pad: int,
-    *,
-    settings: Distill,
-    seed: int,
-    machine: Machine,
-    what: str,
-    checkpoints: Path | None = None,
-) -> float:
-    """Train a classifier in place on soft labels, with the labelled rows mixed in.
-
-    The loss is (1-g) * T^2 * KL(soft label at T || classifier at T) + g * CE
-    (1503.02531, section 2).
-    probs: (rows, labels) soft labels at T = 1; batches: for each step, rows of `pool`
-    """
-    device = device_of(machine)
-    lengths = [len(ids) for ids in pool["input_ids"]]
-    targets = torch.from_numpy(soften(probs, settings.temperature)).float()
-    mixed = settings.gold_weight if labelled else 0.0
-
-    def losses(step: int) -> Iterator[Tensor]:
-        batch = batches[step]
-        for part in cut_rows(batch, lengths, machine.batch_tokens):
-            logits = model(**pad_inputs(pool, part, pad, device)).logits.float()
-            predicted = (logits / settings.temperature).log_softmax(-1)
-            loss = functional.kl_div(predicted, targets[part].to(device), reduction="sum")
-            yield (1 - mixed) * loss * settings.temperature**2 / len(batch)
-        if labelled and mixed > 0:
-            size = max(1, settings.batch_size // 4)
-            for gold_loss in _gold_losses(
-                model, labelled, gold, pad, size, seed_from("gold", seed), step, machine
-            ):
-                yield mixed * gold_loss
-
-    return fit(
-        model,
-        losses,
-        steps=settings.steps,
-        optimiser=settings,
-        seed=seed,
-        machine=machine,
-        what=what,
-        checkpoints=checkpoints,
-    )
-
-
-def save_classifier(
-    model: Any, tokenizer: Tokenizer, folder: Path, columns: Sequence[str], max_tokens: int
-) -> None:
-    """Write a classifier that `transformers.pipeline` loads, with the columns it reads."""
-    model.config.pet_pipeline = {"columns": list(columns), "max_tokens": max_tokens}
-    tokenizer.model_max_length = max_tokens
-    model.to("cpu").save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-class Classifier:
-    """A finished classifier, ready to predict."""
-
-    def __init__(self, folder: Path, machine: Machine | None = None):
-        """Load the classifier of a folder; raises `UserError` if there is none."""
-        self.machine = machine or Machine()
-        self.model = load_classifier(folder)
-        self.tokenizer = load_tokenizer(folder)
-        trained = getattr(self.model.config, "pet_pipeline", {})
-        self.columns: list[str] = trained.get("columns", ["text"])
-        self.max_tokens: int = trained.get("max_tokens", 128)
-        names = self.model.config.id2label
-        self.labels = [names[n] for n in range(len(names))]
-
-    def predict(self, rows: Sequence[Mapping[str, str]], what: str = "predict") -> Floats:
-        """Probabilities (rows, labels) of rows that have the classifier's columns."""
-        encodings = encode_texts(self.tokenizer, rows, self.columns, self.max_tokens)
-        pad = self.tokenizer.pad_token_id
-        logits = classify_rows(self.model, encodings, pad, machine=self.machine, what=what)
-        return np.asarray(softmax(logits, axis=-1))
-
-
-def _gold_losses(
-    model: Any,
-    encodings: Encodings,
-    gold: Sequence[int],
-    pad: int,
-    batch_size: int,
-    seed: int,
-    step: int,
-    machine: Machine,
-) -> Iterator[Tensor]:
-    device = device_of(machine)
-    batch = batch_rows(len(gold), batch_size, seed=seed, step=step)
-    lengths = [len(ids) for ids in encodings["input_ids"]]
-    for part in cut_rows(batch, lengths, machine.batch_tokens):
-        logits = model(**pad_inputs(encodings, part, pad, device)).logits.float()
-        targets = torch.tensor([gold[n] for n in part], device=device)
-        yield functional.cross_entropy(logits, targets, reduction="sum") / len(batch)
+def _lengths(inputs: Sequence[Encoded]) -> list[int]:
+    return [len(row) for row in inputs]

@@ -1,4 +1,4 @@
-"""The command line: pet run | status | patterns | predict | config, and programs of one's own."""
+"""The command line: pet run | status | patterns | predict | config, and your own programs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pet_pipeline.config import Machine, Settings, read_settings, write_settings
-from pet_pipeline.errors import UserError, nearest, raise_all
-from pet_pipeline.progress import progress, say
+from pet_pipeline.compute import Compute
+from pet_pipeline.config import Settings
+from pet_pipeline.errors import UserError, at_place, nearest, raise_all
+from pet_pipeline.progress import say
 from pet_pipeline.run import CONFIG, Run
+from pet_pipeline.settings import read_settings, write_settings
 
 Pipeline = Callable[[Settings, Run], object]
 
-GO_ON = "to go on from here, type the same command again"
+RESUME = "run the same command again to resume"
 TABLE_OPTION: Any = {"labelled": False, "place": "--table", "mapping": "--column COLUMN=NAME"}
 
 File = Annotated[Path | None, typer.Argument(metavar="[SETTINGS.toml]", help="Settings file.")]
@@ -29,18 +31,19 @@ Override = Annotated[
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable."),
 ]
 Task = Annotated[str | None, typer.Option(help="Folder of the task and its patterns.")]
-Labelled = Annotated[str | None, typer.Option(help="Table of labelled texts.")]
+Labelled = Annotated[str | None, typer.Option(help="Table of labelled texts; none: zero-shot.")]
 Pool = Annotated[str | None, typer.Option(help="Table of unlabelled texts.")]
 Test = Annotated[str | None, typer.Option(help="Labelled table to measure on.")]
-ModelName = Annotated[str | None, typer.Option(help="Masked LM: folder or hub name.")]
-Output = Annotated[str | None, typer.Option(help="Folder of the run.")]
-Jobs = Annotated[int | None, typer.Option(help="Units at the same time.")]
-Plan = Annotated[bool, typer.Option("--plan", help="Show done, to do and why; run nothing.")]
+ModelName = Annotated[str | None, typer.Option(help="Masked LM: folder, hub name, NAME@REVISION.")]
+Output = Annotated[str | None, typer.Option(help="Folder of the run.  [default: runs/<task>]")]
+Jobs = Annotated[int | None, typer.Option(help="Units run at the same time.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Show what is to do, and why; run nothing.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")]
 Force = Annotated[
-    list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again; repeatable.")
+    list[str] | None,
+    typer.Option(metavar="STAGE", help="Redo a stage and what depends on it; repeatable."),
 ]
-Only = Annotated[str | None, typer.Option(metavar="STAGE", help="Force a stage, stop after it.")]
+Only = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo a stage and stop after it.")]
 
 app = typer.Typer(
     help="Few labels and a pool of unlabelled text in, a text classifier out.",
@@ -100,8 +103,8 @@ def _runner(pipeline: Pipeline | None) -> Callable[..., None]:
                     "--test; the demo is data/support/demo.toml"
                 )
             settings = _settings(settings_file, values, override or [])
-            stages = (only, tuple(force or ()) + ((only,) if only else ()))
-            _run(pipeline or _pet_full(), settings, plan, until or stages[0], stages[1])
+            redone = tuple(force or ()) + ((only,) if only else ())
+            _run(pipeline or _pet_full(), settings, plan=plan, until=until or only, force=redone)
 
     return run
 
@@ -113,12 +116,12 @@ app.command("run", help="Run the pipeline end to end; finished units are not run
 
 @app.command()
 def status(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
-    """Show the stages and units of a run: state, seconds, and why a stale one is stale."""
+    """Show what is done, stale or to do in a run, and why."""
     from pet_pipeline.show import print_units
 
     with _for_people():
         if not (run / CONFIG).exists():
-            raise UserError(f"{run}: no run (no {CONFIG}); name the folder that --output named")
+            raise UserError(f"{run}: not a run (no {CONFIG}); name the folder that --output named")
         settings = read_settings(run / CONFIG).model_copy(update={"output": str(run)})
         planned = Run.open(settings, plan=True)
         _pet_full()(settings, planned)
@@ -131,17 +134,18 @@ def patterns(
     model: ModelName = None,
     table: Annotated[str | None, typer.Option(help="Table whose rows are shown.")] = None,
     prior: Annotated[
-        bool, typer.Option("--prior", help="Show the untuned model's label prior (needs both).")
+        bool,
+        typer.Option("--prior", help="Show the untuned label prior; needs --model and --table."),
     ] = False,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN=NAME", help="A task's column by the table's name."),
+        typer.Option(metavar="COLUMN=NAME", help="A column and its name in the table; repeatable."),
     ] = None,
 ) -> None:
-    """Check a task's patterns and show each on real rows, with its label words' tokens."""
-    from pet_pipeline.data import check_source, find_source, read_batches
+    """Check a task's patterns; show them on rows, with their tokens."""
     from pet_pipeline.patterns import load_task
     from pet_pipeline.show import print_patterns
+    from pet_pipeline.sources import check_source, find_source, read_batches
 
     with _for_people():
         _check_task_folder(folder)
@@ -154,16 +158,23 @@ def patterns(
             )
         if table:
             raise_all(check_source(table, task.columns, names, **TABLE_OPTION))
-            batch = next(read_batches(find_source(table), task.columns, names, None), None)
+            with at_place(TABLE_OPTION["place"]):
+                batch = next(read_batches(find_source(table), task.columns, names, None), None)
             rows = batch.slice(0, 200).to_pylist() if batch is not None else rows
-        described = _describe(task, model, rows, prior=prior) if model else {}
-        print_patterns(task, rows[:2], described)
+        if not model:
+            print_patterns(task, rows[:2], {})
+            return
+        from pet_pipeline.describe import describe_patterns
+
+        print_patterns(task, rows[:2], describe_patterns(task, model, rows, prior=prior))
 
 
 @app.command()
 def predict(
     classifier: Annotated[Path, typer.Argument(help="Folder of a classifier.")],
-    text: Annotated[list[str] | None, typer.Option(help="A text; repeatable.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="A text; repeatable.")
+    ] = None,
     pair: Annotated[str | None, typer.Option(help="The second text, for pairs.")] = None,
     table: Annotated[str | None, typer.Option(help="A table of texts.")] = None,
     output: Annotated[
@@ -171,9 +182,9 @@ def predict(
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN=NAME", help="A classifier's column by the table's name."),
+        typer.Option(metavar="COLUMN=NAME", help="A column and its name in the table; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
 ) -> None:
     """Label texts, or a whole table, with a finished classifier."""
     with _for_people():
@@ -183,9 +194,11 @@ def predict(
         from pet_pipeline.classifier import Classifier
         from pet_pipeline.show import print_prediction
 
-        loaded = Classifier(classifier, Machine(device=device))
+        loaded = Classifier.load(classifier, Compute(device=device))
         if table and output:
-            _predict_table(loaded, table, output, _mapping(column or [], loaded.columns))
+            from pet_pipeline.predicting import predict_table
+
+            predict_table(loaded, table, output, _mapping(column or [], loaded.columns))
             return
         if pair is not None and len(loaded.columns) < 2:
             raise UserError(f"--pair: this classifier reads one text, {loaded.columns[0]!r}")
@@ -201,13 +214,18 @@ def config(
     settings_file: File = None,
     override: Override = None,
 ) -> None:
-    """Print every setting with its default and a line that explains it."""
+    """Print every setting, its default and what it does."""
     with _for_people():
         typer.echo(write_settings(read_settings(settings_file, override or [])), nl=False)
 
 
 def _run(
-    pipeline: Pipeline, settings: Settings, plan: bool, until: str | None, force: tuple[str, ...]
+    pipeline: Pipeline,
+    settings: Settings,
+    *,
+    plan: bool,
+    until: str | None,
+    force: tuple[str, ...],
 ) -> None:
     from pet_pipeline.show import print_results, print_units, unit_states
 
@@ -217,16 +235,18 @@ def _run(
     if plan:
         print_units(planned)
         return
-    todo = sum(state != "done" for _, state, _ in unit_states(planned))
-    say(f"{settings.output}: {len(planned.units) - todo} units done, {todo} to do")
+    states = [state for _, state, _ in unit_states(planned)]
+    done = states.count("done")
+    say(f"{settings.output}: {done} units done, {len(states) - done} to do")
     run = Run.open(settings, until=until, force=force)
     try:
         with run:
             pipeline(settings, run)
     except UserError:
+        say(f"stopped; finished units are kept: correct what is said below, then {RESUME}")
         raise
     except BaseException:
-        say(f"stopped; {GO_ON}")
+        say(f"stopped; {RESUME}")
         raise
     print_results(run, _program())
     if until:
@@ -262,84 +282,10 @@ def _settings(file: Path | None, values: dict[str, Any], overrides: list[str]) -
 def _pet_full() -> Pipeline:
     """The pipeline of `pipelines/pet_full.py`, from the checkout or from the wheel."""
     here = Path(__file__).parent
-    places = [here / "pet_full.py", here.parent / "pipelines" / "pet_full.py"]
-    file = next(place for place in places if place.exists())
+    files = [here / "pet_full.py", here.parent / "pipelines" / "pet_full.py"]
+    file = next(file for file in files if file.exists())
     pipeline: Pipeline = runpy.run_path(str(file))["pet_full"]
     return pipeline
-
-
-def _describe(
-    task: Any, model: str, rows: list[dict[str, Any]], *, prior: bool
-) -> dict[str, dict[str, Any]]:
-    """By pattern: its words' tokens, warnings, and the label prior of the untuned model."""
-    from pet_pipeline.encoding import PatternEncoder, check_encoders, describe_words
-    from pet_pipeline.inference import score_rows
-    from pet_pipeline.models import resolve_model
-    from pet_pipeline.pooling import pool_scores
-    from pet_pipeline.pretrained import check_mlm, load_mlm, load_tokenizer
-
-    base = resolve_model(model)
-    check_mlm(base)
-    tokenizer, max_tokens = load_tokenizer(base), Settings().finetune.max_tokens
-    encoders = [PatternEncoder(pattern, tokenizer, max_tokens) for pattern in task.patterns]
-    raise_all(check_encoders(encoders))
-    loaded = load_mlm(base) if prior else None
-    described: dict[str, dict[str, Any]] = {}
-    for encoder in encoders:
-        warnings = []
-        lengths = sorted({len(word) for word in encoder.words.words})
-        if lengths != [1]:
-            warnings.append(f"label words of {lengths} tokens: {encoder.words.n_masks} masks")
-        if cut := encoder.count_truncated(rows):
-            warnings.append(f"{cut} of {len(rows)} rows are cut to {max_tokens} tokens")
-        found: dict[str, Any] = {"words": describe_words(encoder), "warnings": warnings}
-        if prior:
-            scores = score_rows(
-                loaded,
-                encoder.encode(rows),
-                encoder.layout,
-                encoder.words,
-                machine=Machine(),
-                what=encoder.pattern.name,
-            )
-            found["prior"] = pool_scores([scores], [1.0], 1.0).mean(0).tolist()
-        described[encoder.pattern.name] = found
-    return described
-
-
-def _predict_table(classifier: Any, table: str, output: Path, names: dict[str, str]) -> None:
-    import pyarrow.parquet as pq
-
-    from pet_pipeline.data import (
-        check_source,
-        count_rows,
-        find_source,
-        read_batches,
-        soft_label_table,
-    )
-
-    raise_all(check_source(table, classifier.columns, names, **TABLE_OPTION))
-    source = find_source(table)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output: {output}: {error.strerror}; name another file") from None
-    beside = output.with_name(f".{output.name}.partial")
-    writer = None
-    rows = 0
-    with progress("predict", count_rows(source), "rows") as advance:
-        for batch in read_batches(source, classifier.columns, names, None):
-            probs = classifier.predict(batch.to_pylist())
-            labelled = soft_label_table(batch["id"], probs, classifier.labels)
-            writer = writer or pq.ParquetWriter(beside, labelled.schema, compression="zstd")
-            writer.write_table(labelled)
-            rows += batch.num_rows
-            advance(batch.num_rows)
-    if writer is None:
-        raise UserError(f"--table: {table} has no rows")
-    writer.close()
-    os.replace(beside, output)
-    say(f"{rows} rows labelled: {output}")
 
 
 def _check_task_folder(task: Path) -> None:
@@ -357,7 +303,7 @@ def _predict_problems(
     elif table and pair is not None:
         yield "predict: --pair goes with --text; a table has the second texts in a column"
     elif text and output is not None:
-        yield "predict: --output goes with --table; what --text gets is shown here"
+        yield "predict: --output goes with --table; the labels of --text are shown here"
     if output and output.is_dir():
         yield f"--output: {output} is a folder; name a file, such as {output}/labels.parquet"
 
@@ -371,7 +317,7 @@ def _mapping(texts: list[str], columns: Sequence[str]) -> dict[str, str]:
     )
     known = (*columns, "id")
     raise_all(
-        f"--column {text}: {column!r} is no column here{nearest(column, known)}"
+        f"--column {text}: {column!r} is not a column here{nearest(column, known)}"
         for text, (column, *_) in zip(texts, pairs, strict=True)
         if column not in known
     )
@@ -380,7 +326,7 @@ def _mapping(texts: list[str], columns: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def _for_people() -> Iterator[None]:
-    """Show a mistake of the user's as a message instead of a traceback."""
+    """Show an error of the user's as a message, without a traceback."""
     try:
         yield
     except UserError as error:

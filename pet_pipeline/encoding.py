@@ -1,4 +1,4 @@
-"""Pattern x rows x tokenizer -> token ids, mask slots and label-word tokens; truncation.
+"""Pattern x rows x tokenizer -> inputs; label words -> tokens. Needs no torch.
 
 A segment is cut into chunks at its slots; a chunk, literal words and columns together, is
 tokenised once, so that spaces and word starts come out as in running text.
@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
+import numpy.typing as npt
 
+from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.errors import UserError
 from pet_pipeline.patterns import SLOTS, Field, Pattern, fill
 from pet_pipeline.truncation import Tokens, truncate
@@ -28,38 +26,29 @@ Slot = Literal["mask", "sep", "demos"]
 
 
 @dataclass(frozen=True)
+class Padding:
+    """What a batch of inputs needs to know of a tokenizer."""
+
+    pad: int
+    has_types: bool
+    second_type: int = 1  # token type of the second segment
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, second_type: int = 1) -> Padding:
+        """As a tokenizer says."""
+        has_types = "token_type_ids" in tokenizer.model_input_names
+        return cls(tokenizer.pad_token_id, has_types, second_type)
+
+
+@dataclass(frozen=True)
 class Layout:
     """The special tokens that a tokenizer puts around one and two segments."""
 
     prefix: tuple[int, ...]
     middle: tuple[int, ...]
     suffix: tuple[int, ...]
-    second_type: int  # token type of the second segment
-    has_types: bool
-    pad: int
     mask: int
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A row in a pattern. The slot's masks start at `slot`, the second segment at `boundary`.
-
-    Demonstrations go in at `demos`, or behind the text if that is None.
-    """
-
-    ids: tuple[int, ...]
-    slot: int
-    boundary: int
-    demos: int | None = None
-
-    def with_masks(self, old: int, new: int, mask: int) -> Encoded:
-        """The same row with `new` masks in the slot instead of `old`."""
-        ids = self.ids[: self.slot] + (mask,) * new + self.ids[self.slot + old :]
-        moved = self.boundary + (new - old if self.slot < self.boundary else 0)
-        demos = self.demos
-        if demos is not None and self.slot < demos:
-            demos += new - old
-        return Encoded(ids, self.slot, moved, demos)
+    padding: Padding
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ class LabelWords:
         return max(len(word) for word in self.words)
 
     @cached_property
-    def mean(self) -> np.ndarray[Any, Any]:
+    def mean(self) -> npt.NDArray[np.float32]:
         """Matrix (words, labels) that averages words' scores into their label's."""
         # Not a tensor: one that is made in inference mode cannot be trained with later.
         matrix = np.zeros((len(self.words), len(self.tokens)), np.float32)
@@ -98,13 +87,17 @@ class PatternEncoder:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.layout = layout_of(tokenizer)
-        self.words = LabelWords(tuple(tuple(self.spell(group)) for group in pattern.words))
+        self.words = LabelWords(tuple(tuple(self.tokens_at_mask(g)) for g in pattern.words))
         self._pieces = _pieces(pattern)
-        # Special tokens and masks, which every input has.
-        self._n_own = len(self._assemble([()] * len(self._pieces)).ids)
+        nothing = Tokens([], np.zeros(0, np.int64), [])
+        # Special tokens and masks, which every input has; {demos} is nothing yet.
+        self._n_own = len(self._assemble([nothing] * len(self._pieces)).without(Role.DEMONSTRATION))
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> list[Encoded]:
-        """The rows as model inputs, none longer than `max_tokens`."""
+        """The rows as model inputs, none longer than `max_tokens`.
+
+        A pattern with {demos} has one token there, of the role DEMONSTRATION, to be replaced.
+        """
         return [encoded for encoded, _ in self._encode(rows)]
 
     def count_truncated(self, rows: Sequence[Mapping[str, str]]) -> int:
@@ -150,33 +143,62 @@ class PatternEncoder:
         own: dict[Slot, Sequence[int]] = {"mask": word, "sep": self.layout.middle, "demos": ()}
         slots = [own[p] for p in self._pieces if not isinstance(p, tuple)]
         texts = iter(truncate(row, limit - sum(len(ids) for ids in slots))[0])
-        pieces = (next(texts) if isinstance(p, tuple) else own[p] for p in self._pieces)
+        pieces = (next(texts).ids if isinstance(p, tuple) else own[p] for p in self._pieces)
         return tuple(chain.from_iterable(pieces))
+
+    def tokens_at_mask(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        """Tokens of words as they are at the mask, after what the template has before it.
+
+        Where the form after a space has fewer tokens, it is taken: a byte-level tokenizer knows
+        few whole words without one.
+        """
+        own = self._tokens_after(words)
+        spaced = _tokenise(self.tokenizer, [f" {word}" for word in words])[0]
+        return [tuple(s) if len(s) < len(o) else o for s, o in zip(spaced, own, strict=True)]
+
+    def _tokens_after(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        index = next(
+            i for i, p in enumerate(self.pattern.parts) if isinstance(p, Field) and p.name == "mask"
+        )
+        literal = self.pattern.parts[index - 1] if index else ""
+        before = literal[-1:] if isinstance(literal, str) else ""
+        if before.isspace():
+            before = " "
+        tokens, ends = _tokenise(self.tokenizer, [before + word for word in words])
+        if before in ("", " "):
+            return [tuple(ids) for ids in tokens]
+        alone = _tokenise(self.tokenizer, [before])[0][0]
+        found = []
+        for word, ids, last in zip(words, tokens, ends, strict=True):
+            own = [i for i, end in zip(ids, last, strict=True) if end > len(before)]
+            if len(alone) + len(own) != len(ids):  # the character before melted into the word
+                own = _tokenise(self.tokenizer, [word])[0][0]
+            found.append(tuple(own))
+        return found
 
     def _encode(self, rows: Sequence[Mapping[str, str]]) -> Iterator[tuple[Encoded, bool]]:
         for row in self.tokenise(rows):
             kept, cut = truncate(row, self.max_tokens - self._n_own)
             yield self._assemble(kept), cut
 
-    def _assemble(self, chunks: Sequence[Sequence[int]]) -> Encoded:
+    def _assemble(self, chunks: Sequence[Tokens]) -> Encoded:
         """The chunks' tokens with masks and special tokens around them."""
-        texts = iter(chunks)
-        ids = list(self.layout.prefix)
-        slot = boundary = 0
-        demos = None
+        layout, texts = self.layout, iter(chunks)
+        row = Encoded.of(layout.prefix, Role.SPECIAL)
+        segment = 0
         for piece in self._pieces:
             if piece == "mask":
-                slot = len(ids)
-                ids += (self.layout.mask,) * self.words.n_masks
+                row += Encoded.of((layout.mask,) * self.words.n_masks, Role.MASK, segment)
             elif piece == "sep":
-                ids += self.layout.middle
-                boundary = len(ids)
+                row += Encoded.of(layout.middle, Role.SPECIAL, segment)
+                segment = 1
             elif piece == "demos":
-                demos = len(ids)
+                row += Encoded.of((layout.mask,), Role.DEMONSTRATION, segment)
             else:
-                ids += next(texts)
-        ids += self.layout.suffix
-        return Encoded(tuple(ids), slot, boundary or len(ids), demos)
+                text = next(texts)
+                roles = np.where(text.literal, Role.TEMPLATE, Role.TEXT).astype(np.uint8)
+                row += Encoded(tuple(text.ids), roles.tobytes(), bytes([segment]) * len(text.ids))
+        return row + Encoded.of(layout.suffix, Role.SPECIAL, segment)
 
     def _chunk(self, parts: Chunk, rows: Sequence[Mapping[str, str]]) -> list[Tokens]:
         texts, ends = [], []
@@ -199,35 +221,17 @@ class PatternEncoder:
         chunks = [self._chunk(p, [columns])[0] for p in self._pieces if isinstance(p, tuple)]
         return self._n_own + sum(len(chunk.ids) for chunk in chunks)
 
-    def spell(self, words: Sequence[str]) -> list[tuple[int, ...]]:
-        """Tokens of words as they stand at the mask, after what the template has before it."""
-        index = next(
-            i for i, p in enumerate(self.pattern.parts) if isinstance(p, Field) and p.name == "mask"
-        )
-        literal = self.pattern.parts[index - 1] if index else ""
-        before = literal[-1:] if isinstance(literal, str) else ""
-        if before.isspace():
-            before = " "
-        tokens, ends = _tokenise(self.tokenizer, [before + word for word in words])
-        if before in ("", " "):
-            return [tuple(ids) for ids in tokens]
-        alone = _tokenise(self.tokenizer, [before])[0][0]
-        found = []
-        for word, ids, places in zip(words, tokens, ends, strict=True):
-            own = [i for i, end in zip(ids, places, strict=True) if end > len(before)]
-            if len(alone) + len(own) != len(ids):  # the character before melted into the word
-                own = _tokenise(self.tokenizer, [word])[0][0]
-            found.append(tuple(own))
-        return found
-
 
 def layout_of(tokenizer: Tokenizer) -> Layout:
-    """The special tokens of a tokenizer, found by what it does with two segments."""
+    """The special tokens of a tokenizer, found by what it does with two segments.
+
+    Raises `UserError` if it has no mask token, or is a slow tokenizer.
+    """
     if tokenizer.mask_token_id is None:
-        raise UserError(f"model: {tokenizer.name_or_path} has no mask token; name a masked LM")
+        raise UserError(f"{tokenizer.name_or_path} has no mask token; name a masked LM")
     if not tokenizer.is_fast:
         raise UserError(
-            f"model: {tokenizer.name_or_path} has a slow tokenizer; one with a tokenizer.json works"
+            f"{tokenizer.name_or_path} has a slow tokenizer; one with a tokenizer.json works"
         )
     probe = tokenizer("a", "a", return_special_tokens_mask=True)
     special = probe["special_tokens_mask"]
@@ -241,52 +245,9 @@ def layout_of(tokenizer: Tokenizer) -> Layout:
         prefix=tuple(ids[:first]),
         middle=tuple(ids[middle:second]),
         suffix=tuple(ids[last:]),
-        second_type=types[second],
-        has_types="token_type_ids" in tokenizer.model_input_names,
-        pad=tokenizer.pad_token_id,
         mask=tokenizer.mask_token_id,
+        padding=Padding.of(tokenizer, types[second]),
     )
-
-
-def collate(
-    rows: Sequence[Encoded], layout: Layout, device: torch.device | str = "cpu"
-) -> dict[str, torch.Tensor]:
-    """Padded model inputs, each (rows, tokens)."""
-    width = max(len(row.ids) for row in rows)
-    ids = np.full((len(rows), width), layout.pad, np.int64)
-    attention = np.zeros((len(rows), width), np.int64)
-    types = np.zeros((len(rows), width), np.int64)
-    for n, row in enumerate(rows):
-        ids[n, : len(row.ids)] = row.ids
-        attention[n, : len(row.ids)] = 1
-        types[n, row.boundary : len(row.ids)] = layout.second_type
-    inputs = {"input_ids": ids, "attention_mask": attention}
-    if layout.has_types:
-        inputs["token_type_ids"] = types
-    return {name: torch.from_numpy(values).to(device) for name, values in inputs.items()}
-
-
-def write_encoded(file: Path, rows: Sequence[Encoded]) -> None:
-    """Keep encoded rows, so that every model of a pattern reads the same tokens."""
-    table = pa.table(
-        {
-            "ids": pa.array([row.ids for row in rows], pa.list_(pa.int32())),
-            "slot": pa.array([row.slot for row in rows], pa.int32()),
-            "boundary": pa.array([row.boundary for row in rows], pa.int32()),
-            "demos": pa.array([row.demos for row in rows], pa.int32()),
-        }
-    )
-    pq.write_table(table, file, compression="zstd")
-
-
-def read_encoded(file: Path) -> list[Encoded]:
-    """Rows that `write_encoded` kept."""
-    columns = pq.read_table(file).to_pydict()
-    names = ("ids", "slot", "boundary", "demos")
-    return [
-        Encoded(tuple(ids), *places)
-        for ids, *places in zip(*(columns[name] for name in names), strict=True)
-    ]
 
 
 def describe_words(encoder: PatternEncoder) -> dict[str, list[list[str]]]:
@@ -336,7 +297,7 @@ def _trim(parts: list[str | Field], *, start: bool) -> list[str | Field]:
 
 def _tokenise(
     tokenizer: Tokenizer, texts: list[str]
-) -> tuple[list[list[int]], list[np.ndarray[Any, Any]]]:
+) -> tuple[list[list[int]], list[npt.NDArray[np.int64]]]:
     """Token ids and the ends of their characters, for each text; no special token is read in it."""
     if not texts:
         return [], []

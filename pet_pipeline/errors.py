@@ -6,25 +6,49 @@ Grammar of a message: *place: what was found; what is allowed or what to do*.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Something the user can put right; the command line prints it and exits with 2."""
+    """Something the user can correct; the command line prints it and exits with 2.
+
+    >>> print(UserError("a: not a number", "b: missing"))
+    2 problems:
+      - a: not a number
+      - b: missing
+    """
+
+    def __init__(self, *problems: str):
+        """Problems: one message each."""
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        return f"{len(self.problems)} problems:\n{lines}"
 
 
 def raise_all(problems: Iterable[str]) -> None:
-    """Raise one `UserError` that shows every problem, or nothing if there is none."""
-    found = list(dict.fromkeys(problems))
-    if len(found) == 1:
-        raise UserError(found[0])
-    if found:
-        lines = "\n".join(f"  - {problem}" for problem in found)
-        raise UserError(f"{len(found)} problems:\n{lines}")
+    """Raise one `UserError` that shows every problem once, or nothing if there is none."""
+    unique = tuple(dict.fromkeys(problems))
+    if unique:
+        raise UserError(*unique)
+
+
+@contextmanager
+def at_place(place: str) -> Iterator[None]:
+    """Begin the messages of errors raised inside with the place they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(*(f"{place}: {problem}" for problem in error.problems)) from None
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names as they stand in a message.
+    """Names as they are written in a message.
 
     >>> listed(["a", "b"])
     "'a', 'b'"
@@ -48,3 +72,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; there are {listed(names)}" if names else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, or the kind of the error if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

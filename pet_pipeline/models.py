@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pet_pipeline.config import EMBEDDED_MODEL
-from pet_pipeline.errors import UserError, nearest
+from pet_pipeline.errors import UserError, first_line, nearest
+from pet_pipeline.progress import say
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+CONFIG = "config.json"
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+TOKENIZER = (
+    "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "*.model",
+)  # fmt: skip
+
+WIDTHS = ("hidden_size", "dim", "d_model", "n_embd")  # as configurations call them
+RATES = ((512, 3e-4), (1023, 3e-5))  # up to a hidden size; above, SMALLEST_RATE
+SMALLEST_RATE = 1e-5
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model in a folder; it counts by the contents of the files that are loaded."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def in_key(self) -> dict[str, Path]:
+        """Configuration, weights and tokenizer files, by name."""
+        return {file.name: file for file in _loaded_files(self.path)}
 
 
 @dataclass(frozen=True)
@@ -20,47 +51,156 @@ class HubModel:
     name: str
     commit: str
 
+    def __str__(self) -> str:
+        return self.name
 
-Pretrained = Path | HubModel
+
+Pretrained = ModelFolder | HubModel
 
 
-def resolve_model(name: str, revision: str = "") -> Pretrained:
-    """The folder a model is in, or the hub model and the commit it stands at now.
+@dataclass(frozen=True)
+class ModelName:
+    """What the settings name a model by: a folder, or a name on the hub and a revision."""
 
-    The hub is asked only if no folder has this name. Raises `UserError` if there is neither.
-    """
-    folder = Path(name)
-    if name == EMBEDDED_MODEL and not folder.exists():
+    name: str
+    revision: str = ""
+    folder: Path | None = None
+
+
+def parse_model(text: str) -> ModelName:
+    """The model that a setting names. Raises `UserError` if it cannot be one."""
+    if not text:
+        raise UserError("no model is named; name a folder, or one of the hub such as roberta-base")
+    folder = Path(text)
+    if text == EMBEDDED_MODEL and not folder.exists():
         folder = Path(__file__).parents[1] / EMBEDDED_MODEL
         if not folder.exists():
             raise UserError(
-                f"model: {EMBEDDED_MODEL} comes with a checkout of pet_pipeline and is not here; "
+                f"{EMBEDDED_MODEL} comes with a checkout of pet_pipeline and is not here; "
                 "give --model a folder with a masked language model, or a hub name such as "
                 "roberta-base"
             )
     if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise UserError(f"model: {name} has no config.json; name a folder that a model is in")
-        return folder
-    if name.startswith((".", "/", "~")) or not HUB_NAME.fullmatch(name):
+        if not (folder / CONFIG).exists():
+            raise UserError(f"{text} has no config.json; name a folder that contains a model")
+        return ModelName(text, folder=folder)
+    name, _, revision = text.partition("@")
+    if text.startswith((".", "/", "~")) or not HUB_NAME.fullmatch(name):
         near = [str(p) for p in folder.parent.glob("*")] if folder.parent.is_dir() else []
-        raise UserError(f"model: {name}: no such folder, and no hub name{nearest(name, near)}")
-    return HubModel(name, _commit(name, revision or None))
+        raise UserError(f"{text}: no such folder, and not a hub name{nearest(text, near)}")
+    return ModelName(name, revision)
 
 
-@functools.cache  # one answer a program, whatever happens on the hub meanwhile
-def _commit(name: str, revision: str | None) -> str:
-    from huggingface_hub import model_info, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+def resolve_model(text: str) -> Pretrained:
+    """The folder of a model, or the hub model and the commit that it has now.
 
-    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    The hub is asked only if no folder has this name. Raises `UserError` if there is neither.
+    """
+    model = parse_model(text)
+    if model.folder is not None:
+        return ModelFolder(model.folder)
+    return HubModel(model.name, find_commit(model.name, model.revision))
+
+
+@functools.cache  # one answer per program, whatever happens on the hub meanwhile
+def find_commit(name: str, revision: str = "") -> str:
+    """The commit of a hub model; from the cache if the hub cannot be reached, which is said.
+
+    Raises `UserError` if there is no such model, or neither hub nor cache have it.
+    """
+    if COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import model_info
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
+
     try:
-        return str(model_info(name, revision=revision, timeout=10).sha)
-    except HfHubHTTPError as error:
-        raise UserError(f"model: {name} is no folder here and no model of the hub") from error
-    except (OfflineModeIsEnabled, OSError) as error:
-        if isinstance(cached, str):  # .../snapshots/<commit>/config.json
-            return Path(cached).parent.name
-        raise UserError(
-            f"model: {name} is no folder here, is not in the cache, and the hub cannot be reached"
-        ) from error
+        return str(model_info(name, revision=revision or None, timeout=10).sha)
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{name} is not a folder here and not a model of the hub") from error
+    except HFValidationError as error:  # "a..b" or 97 characters, for example
+        raise UserError(f"{name}: no such folder, and not a hub name") from error
+    except Exception as error:  # of the HTTP client, whichever the hub's is
+        if isinstance(error, HfHubHTTPError) and _is_refusal(error.response.status_code):
+            raise UserError(f"{name} is not a model of the hub{_at(revision)}") from error
+        commit = _cached_commit(name, revision)
+        if commit is None:
+            raise UserError(
+                f"{name} is not a folder here, is not in the cache, and the hub cannot be reached"
+            ) from error
+        say(f"  {name}: the hub cannot be reached; taking commit {commit[:12]} from the cache")
+        return commit
+
+
+def default_rate(model: Pretrained) -> float:
+    """The learning rate for a model's hidden size: larger models take smaller steps."""
+    width = hidden_size(model)
+    return next((rate for limit, rate in RATES if width <= limit), SMALLEST_RATE)
+
+
+def model_title(model: Pretrained) -> str:
+    """A model's name on the hub, or the last part of its folder's path."""
+    return model.name if isinstance(model, HubModel) else model.path.resolve().name
+
+
+def hidden_size(model: Pretrained) -> int:
+    """The width of a model's states, by its configuration; 768 if that does not say.
+
+    Raises `UserError` if the configuration cannot be read.
+    """
+    try:
+        config = json.loads(_configuration(model).read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{model}: {CONFIG} is not JSON: {first_line(error)}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{model}: {CONFIG} has no settings of a model")
+    return next((int(config[key]) for key in WIDTHS if isinstance(config.get(key), int)), 768)
+
+
+def has_safetensors(folder: Path) -> bool:
+    """Whether a folder has weights in the format that holds nothing but numbers."""
+    return any(folder.glob("*.safetensors"))
+
+
+def _loaded_files(folder: Path) -> Iterator[Path]:
+    weights = WEIGHTS if has_safetensors(folder) else PICKLED_WEIGHTS
+    patterns = (CONFIG, *weights, *TOKENIZER)
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and any(fnmatch(file.name, pattern) for pattern in patterns):
+            yield file
+
+
+def _configuration(model: Pretrained) -> Path:
+    """The file of a model's configuration; fetched from the hub unless it is cached."""
+    if isinstance(model, ModelFolder):
+        return model.path / CONFIG
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model.name, CONFIG, revision=model.commit)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        return Path(hf_hub_download(model.name, CONFIG, revision=model.commit))
+    except Exception as error:  # of the HTTP client, whichever the hub's is
+        reason = first_line(error)
+        raise UserError(f"{model.name}: its configuration cannot be fetched: {reason}") from error
+
+
+def _is_refusal(status: int) -> bool:
+    """Whether the hub has answered that there is no such model; else it may have one later."""
+    return 400 <= status < 500 and status not in (408, 429)  # too slow, too many requests
+
+
+def _cached_commit(name: str, revision: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, CONFIG, revision=revision or None)
+    # .../snapshots/<commit>/config.json
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def _at(revision: str) -> str:
+    return f" at revision {revision!r}" if revision else ""

@@ -1,12 +1,14 @@
-"""Read tasks and patterns from their files, say everything that is wrong with them; write them.
+"""Read tasks and patterns from their files, report everything that is wrong in them; write them.
 
 All checks here need neither data nor a model.
 """
 
 from __future__ import annotations
 
+import re
 import string
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,14 @@ import tomlkit
 from pet_pipeline.errors import UserError, listed, nearest, raise_all
 
 SLOTS = ("mask", "sep", "demos")
-RESERVED = ("soft", "id", "label")  # names no column may have, besides the slots
+RESERVED = ("soft", "id", "label")  # besides the slots, names that no column may have
 SPECS = ("strip_punct", "lower_first", "keep")
-METRIC_NAMES = ("accuracy", "f1", "f1_macro", "mcc")
+METRIC_NAMES = ("accuracy", "f1", "f1_macro", "mcc")  # those of metrics.py, which needs sklearn
 TASK_FILE = "task.toml"
+SENTENCE_PUNCTUATION = re.compile(  # in the Unicode name of a character of category Po
+    r"\b(FULL STOP|COMMA|COLON|SEMICOLON|(QUESTION|EXCLAMATION) MARK|INTERROBANG|ELLIPSIS"
+    r"|DANDA|SHAD|KHAN|(SIGN|LITTLE) SECTION)\b"  # Indic scripts, Tibetan, Khmer, Burmese
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A cloze template, and for each label the words that may stand at its mask: a PVP.
+    """A cloze template, and for each label the words that may fill its mask: a PVP.
 
     >>> parts = (Field("text"), " It was ", Field("mask"), ".")
     >>> pattern = Pattern("it_was", parts, ("bad", "good"), (("terrible",), ("great",)))
@@ -44,10 +50,13 @@ class Pattern:
     name: str
     parts: tuple[str | Field, ...]
     labels: tuple[str, ...]
-    words: tuple[tuple[str, ...], ...]  # one group for each label
+    words: tuple[tuple[str, ...], ...]  # one group per label
 
     def render(self, row: Mapping[str, str]) -> str:
-        """The template filled in for a person to read; slots stay as they are written."""
+        """The template filled in for a person to read, with the slots as they are written.
+
+        Raises `KeyError` if the row lacks a column.
+        """
         return "".join(
             part
             if isinstance(part, str)
@@ -83,11 +92,11 @@ def load_task(folder: Path | str) -> Task:
     problems, patterns = [], []
     files = sorted(file for file in folder.glob("*.toml") if file.name != TASK_FILE)
     for file in files:
-        found = _load_pattern(file, columns, labels, raw.get("verbalizer", {}))
-        if isinstance(found, Pattern):
-            patterns.append(found)
+        pattern = _load_pattern(file, columns, labels, raw.get("verbalizer", {}))
+        if isinstance(pattern, Pattern):
+            patterns.append(pattern)
         else:
-            problems += [f"{file}: {problem}" for problem in found]
+            problems += [f"{file}: {problem}" for problem in pattern]
     if not files:
         problems.append(f"{folder}: no pattern; add a file with template = '... {{mask}} ...'")
     raise_all(problems)
@@ -96,17 +105,44 @@ def load_task(folder: Path | str) -> Task:
 
 
 def fill(field: Field, row: Mapping[str, str]) -> str:
-    """A row's text as a column field puts it into the template.
+    """A row's text as a column field inserts it into the template.
+
+    strip_punct removes final spaces and final sentence punctuation of any script (. ! ? , ; : …),
+    no symbols, quotes or brackets: "C++" and "100%" stay. Raises `KeyError` without the column.
 
     >>> fill(Field("text", ("strip_punct", "lower_first")), {"text": "It rains. "})
     'it rains'
     """
     text = row[field.name].strip()
     if "strip_punct" in field.specs:
-        text = text.rstrip(string.punctuation + string.whitespace)
+        while text and _ends_sentence(text[-1]):
+            text = text[:-1].rstrip()
     if "lower_first" in field.specs:
         text = text[:1].lower() + text[1:]
     return text
+
+
+def pattern_of(
+    name: str, template: str, labels: tuple[str, ...], words: tuple[tuple[str, ...], ...]
+) -> Pattern:
+    """The pattern of a template and its label words; raises `ValueError` on bad syntax.
+
+    >>> pattern_of("so", "{text} {mask}", ("a", "b"), (("no",), ("yes",))).render({"text": "So?"})
+    'So? {mask}'
+    """
+    return Pattern(name, parse_template(template), labels, words)
+
+
+def template_of(pattern: Pattern) -> str:
+    """The template of a pattern as its file has it.
+
+    >>> template_of(pattern_of("so", "{x:keep} {{1}} {mask}", ("a", "b"), (("no",), ("yes",))))
+    '{x:keep} {{1}} {mask}'
+    """
+    return "".join(
+        part.replace("{", "{{").replace("}", "}}") if isinstance(part, str) else _written(part)
+        for part in pattern.parts
+    )
 
 
 def parse_template(template: str) -> tuple[str | Field, ...]:
@@ -130,7 +166,10 @@ def write_task(
     metric: str,
     words: Sequence[Sequence[str]],
 ) -> None:
-    """task.toml, so that the folder is one of a task and its files can be tried as they are."""
+    """Write task.toml, which makes the folder one of a task whose files can be tried as they are.
+
+    words: of each label
+    """
     document = tomlkit.document()
     document.update({"columns": list(columns), "labels": list(labels), "metric": metric})
     document.add("verbalizer", _verbalizer_table(labels, words))
@@ -144,12 +183,22 @@ def write_pattern(
     labels: Sequence[str],
     words: Sequence[Sequence[str]],
 ) -> None:
-    """Write a pattern's file, with a comment on where it comes from."""
+    """Write a pattern's file, with a comment on where it comes from; words: of each label."""
     document = tomlkit.document()
     document.add(tomlkit.comment(comment))
     document.add("template", tomlkit.item(template))
     document.add("verbalizer", _verbalizer_table(labels, words))
     file.write_text(tomlkit.dumps(document), "utf-8")
+
+
+def _written(field: Field) -> str:
+    specs = ",".join(field.specs)
+    return "{" + field.name + (f":{specs}" if specs else "") + "}"
+
+
+def _ends_sentence(character: str) -> bool:
+    name = unicodedata.name(character, "")
+    return unicodedata.category(character) == "Po" and bool(SENTENCE_PUNCTUATION.search(name))
 
 
 def _load_pattern(
@@ -160,13 +209,18 @@ def _load_pattern(
         raw = _read(file)
     except ValueError as error:
         return [str(error)]
-    problems = [*_unknown(raw, ("template", "verbalizer"))]
+    problems = [*_unknown_keys(raw, ("template", "verbalizer"))]
     parts: tuple[str | Field, ...] = ()
     try:
-        parts = parse_template(_template(raw))
-        problems += _check_parts(parts, columns)
+        template = _template(raw)
     except ValueError as error:
-        problems.append(str(error) if "template" in str(error) else f"template: {error}")
+        problems.append(str(error))
+    else:
+        try:
+            parts = parse_template(template)
+            problems += _check_parts(parts, columns)
+        except ValueError as error:
+            problems.append(f"template: {error}")
     verbalizer = raw.get("verbalizer", default)
     word_problems = [*_check_verbalizer(verbalizer, labels)]
     if problems or word_problems:
@@ -180,7 +234,7 @@ def _template(raw: Mapping[str, Any]) -> str:
     if isinstance(template, str):
         return template
     if isinstance(raw.get("verbalizer"), dict) and "template" in raw["verbalizer"]:
-        raise ValueError("template must stand above [verbalizer]; below it, it counts as a label")
+        raise ValueError("template must come before [verbalizer]; after it, it counts as a label")
     if template is not None:
         raise ValueError(f"template: a string is needed; found {template!r}")
     raise ValueError('no template; write template = "... {mask} ..."')
@@ -189,19 +243,19 @@ def _template(raw: Mapping[str, Any]) -> str:
 def _check_parts(parts: Iterable[str | Field], columns: tuple[str, ...]) -> Iterator[str]:
     fields = [part for part in parts if isinstance(part, Field)]
     names = [field.name for field in fields]
-    if names.count("mask") != 1:
-        found = names.count("mask")
-        yield f"template has {found} {{mask}}; exactly one is needed, however long the words"
+    n_masks = names.count("mask")
+    if n_masks != 1:
+        yield f"template has {n_masks} {{mask}}; exactly one is needed, however long the words"
     if names.count("sep") > 1:
         yield f"template has {names.count('sep')} {{sep}}; a model takes at most two segments"
     if names.count("demos") > 1:
         yield f"template has {names.count('demos')} {{demos}}; demonstrations go in one place"
-    strangers = [name for name in names if name not in (*columns, *SLOTS)]
-    if not strangers and not set(names) & set(columns):
+    unknown = [name for name in names if name not in (*columns, *SLOTS)]
+    if not unknown and not set(names) & set(columns):
         yield f"template has no text column; there are {listed(columns)}"
     for field in fields:
-        if field.name in strangers:
-            yield _stranger(field.name, columns)
+        if field.name in unknown:
+            yield _unknown_field(field.name, columns)
         for spec in field.specs:
             if field.name in SLOTS:
                 yield f"{{{field.name}:{spec}}}: {{{field.name}}} takes no spec"
@@ -209,10 +263,10 @@ def _check_parts(parts: Iterable[str | Field], columns: tuple[str, ...]) -> Iter
                 yield f"{{{field.name}:{spec}}}: no such spec{nearest(spec, SPECS)}"
 
 
-def _stranger(name: str, columns: tuple[str, ...]) -> str:
+def _unknown_field(name: str, columns: tuple[str, ...]) -> str:
     if name == "soft":
         return "{soft} is reserved; this version has no such slot"
-    return f"{{{name}}} is no column of this task{nearest(name, (*columns, *SLOTS))}"
+    return f"{{{name}}} is not a column of this task{nearest(name, (*columns, *SLOTS))}"
 
 
 def _check_verbalizer(table: Any, labels: tuple[str, ...]) -> Iterator[str]:
@@ -230,7 +284,7 @@ def _check_verbalizer(table: Any, labels: tuple[str, ...]) -> Iterator[str]:
 def _check_words(words: Mapping[str, tuple[str, ...]], labels: tuple[str, ...]) -> Iterator[str]:
     for label in words:
         if label not in (*labels, "template"):
-            yield f"verbalizer: {label!r} is no label of this task{nearest(label, labels)}"
+            yield f"verbalizer: {label!r} is not a label of this task{nearest(label, labels)}"
     owner: dict[str, str] = {}
     for label in labels:
         if not words.get(label):
@@ -239,20 +293,20 @@ def _check_words(words: Mapping[str, tuple[str, ...]], labels: tuple[str, ...]) 
             if word != word.strip() or not word:
                 yield f"verbalizer: {word!r} has spaces around it; the template says where they are"
             if owner.get(word) == label:
-                yield f"verbalizer: {word!r} stands twice for {label!r}"
+                yield f"verbalizer: {word!r} is listed twice for {label!r}"
             elif word in owner:
-                yield f"verbalizer: {word!r} stands for both {owner[word]!r} and {label!r}"
+                yield f"verbalizer: {word!r} is used for both {owner[word]!r} and {label!r}"
             owner[word] = label
 
 
 def _check_task(raw: Mapping[str, Any]) -> Iterator[str]:
-    yield from _unknown(raw, ("columns", "labels", "metric", "verbalizer"))
+    yield from _unknown_keys(raw, ("columns", "labels", "metric", "verbalizer"))
     for key in ("columns", "labels"):
         value = raw.get(key)
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value or [0]):
             yield f'{key}: a list of strings is needed, such as ["a", "b"]; found {value!r}'
         elif len(set(value)) < len(value):
-            yield f"{key}: {listed(value)} has a name twice"
+            yield f"{key}: {listed(value)} has a duplicate name"
         elif key == "labels" and len(value) < 2:
             yield f"labels: {listed(value)} is one label; a classifier needs two or more"
     columns = raw.get("columns")
@@ -267,14 +321,14 @@ def _check_task(raw: Mapping[str, Any]) -> Iterator[str]:
 def _check_metric(raw: Mapping[str, Any]) -> Iterator[str]:
     metric = raw.get("metric", "accuracy")
     if metric not in METRIC_NAMES:
-        yield f"metric: {metric!r} is no metric{nearest(str(metric), METRIC_NAMES)}"
+        yield f"metric: {metric!r} is not a metric{nearest(str(metric), METRIC_NAMES)}"
     labels = raw.get("labels")
     if metric == "f1" and isinstance(labels, list) and len(labels) != 2:
         many = f"'f1' is for two labels, here are {len(labels)}"
         yield f"metric: {many}; 'f1_macro' is for any number"
 
 
-def _unknown(raw: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[str]:
+def _unknown_keys(raw: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[str]:
     for key in raw:
         if key not in known:
             yield f"unknown key {key!r}{nearest(key, known)}"

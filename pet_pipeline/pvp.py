@@ -1,101 +1,191 @@
-"""A pattern-verbalizer pair and a masked LM: tune it on labelled rows."""
+"""A pattern-verbalizer pair: a masked language model that reads rows through one pattern."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pet_pipeline.batches import batch_rows, cut_batches, cut_rows
-from pet_pipeline.config import Finetune, Machine
-from pet_pipeline.encoding import Encoded, LabelWords, Layout, collate
-from pet_pipeline.mlm import label_scores, mlm_loss
-from pet_pipeline.pretrained import device_of
+from pet_pipeline.batches import batch_rows, cut_batches
+from pet_pipeline.calibration import CALIBRATIONS, Prior
+from pet_pipeline.compute import Compute
+from pet_pipeline.demonstrations import Demonstrations, Rows
+from pet_pipeline.encoded import Encoded, Role
+from pet_pipeline.encoding import PatternEncoder
+from pet_pipeline.mlm import MaskedLM, mask_texts
+from pet_pipeline.models import Pretrained
+from pet_pipeline.optimisation import MlmLoss, Tuning
+from pet_pipeline.patterns import Pattern
 from pet_pipeline.seeds import seed_from
+from pet_pipeline.tables import Floats
 from pet_pipeline.training import fit
 
-Show = Callable[[Sequence[int], int], list[Encoded]]  # row numbers and the step -> the rows
+AnyRows = Rows | Sequence[Mapping[str, str]]  # in the pattern already, or as a table has them
 
 
-def tune_pvp(
-    model: Any,
-    rows: Sequence[Encoded],
-    gold: Sequence[int],
-    texts: Sequence[Encoded],
-    layout: Layout,
-    words: LabelWords,
-    *,
-    settings: Finetune,
-    seed: int,
-    machine: Machine,
-    what: str,
-    checkpoints: Path | None = None,
-    show: Show | None = None,
-) -> float:
-    """Tune a masked LM in place by `(1-a)*CE + a*MLM` (2001.07676, section 3.1).
+class Pvp:
+    """A masked language model that reads rows through one pattern.
 
-    gold: (rows,) label numbers; texts: pool rows for the MLM loss, used if its weight is above 0;
-    show: adds demonstrations to the rows of a step
-    Returns the mean loss of the last tenth of the steps.
+    demonstrations: labelled rows that are inserted into every input; prior: what is subtracted
+    from scores; decoding: "confident" or "parallel", for label words of several tokens
     """
-    device = device_of(machine)
-    text_lengths = [len(text.ids) for text in texts]
 
-    def losses(step: int) -> Iterator[Tensor]:
-        batch = batch_rows(len(rows), settings.batch_size, seed=seed, step=step)
-        shown = show(batch, step) if show else [rows[n] for n in batch]
-        for part in cut_batches([len(row.ids) for row in shown], machine.batch_tokens):
-            inputs = collate([shown[n] for n in part], layout, device)
-            slots = torch.tensor([shown[n].slot for n in part], device=device)
-            targets = torch.tensor([gold[batch[n]] for n in part], device=device)
-            scores = label_scores(model, inputs, slots, words)
-            loss = functional.cross_entropy(scores, targets, reduction="sum") / len(batch)
-            yield (1 - settings.mlm_weight) * loss
-        if settings.mlm_weight > 0 and texts:
-            yield from mlm_losses(step)
+    def __init__(
+        self,
+        lm: MaskedLM,
+        encoder: PatternEncoder,
+        *,
+        demonstrations: Demonstrations | None = None,
+        prior: Prior | None = None,
+        decoding: str = "confident",
+    ):
+        self.lm, self.encoder = lm, encoder
+        self.demonstrations, self.prior, self.decoding = demonstrations, prior, decoding
 
-    def mlm_losses(step: int) -> Iterator[Tensor]:
-        size = settings.batch_size * settings.mlm_texts
+    @classmethod
+    def load(
+        cls,
+        base: Pretrained,
+        pattern: Pattern,
+        *,
+        max_tokens: int = 128,
+        decoding: str = "confident",
+        compute: Compute | None = None,
+    ) -> Self:
+        """A model with a pattern; raises `UserError` if it is not a masked LM."""
+        return cls.of(MaskedLM.load(base, compute), pattern, max_tokens, decoding=decoding)
+
+    @classmethod
+    def of(
+        cls, lm: MaskedLM, pattern: Pattern, max_tokens: int, *, decoding: str = "confident"
+    ) -> Self:
+        """A loaded model with a pattern; several patterns may share one model."""
+        return cls(lm, PatternEncoder(pattern, lm.tokenizer, max_tokens), decoding=decoding)
+
+    @property
+    def n_labels(self) -> int:
+        """How many labels the pattern has."""
+        return len(self.encoder.pattern.labels)
+
+    def rows(self, rows: AnyRows) -> Rows:
+        """Rows in the pattern."""
+        return rows if isinstance(rows, Rows) else Rows(self.encoder.encode(rows))
+
+    def scores(self, rows: AnyRows, *, seed: int = 0, what: str = "") -> Floats:
+        """Label scores (rows, labels), float32; the mean over draws if there are demonstrations.
+
+        seed: of the draws; what: name of the progress bar
+        """
+        rows = self.rows(rows)
+        normalised = self.prior is not None and CALIBRATIONS[self.prior.method].normalised
+        scores = self._scores(rows, seed, what, normalised=normalised)
+        if self.prior is not None:
+            scores = np.asarray(scores - np.array(self.prior.log_prior), np.float32)
+        return scores
+
+    def measure_prior(self, rows: AnyRows, method: str, *, seed: int = 0) -> Prior:
+        """What each label scores on rows that say nothing of it; method: a key of CALIBRATIONS."""
+        calibration = CALIBRATIONS[method]
+        scores = self._scores(self.rows(rows), seed, "", normalised=calibration.normalised)
+        return Prior(method, tuple(calibration.log_prior(scores).tolist()))
+
+    def tune(
+        self,
+        rows: AnyRows,
+        gold: Sequence[int],
+        tuning: Tuning,
+        *,
+        seed: int,
+        texts: Sequence[Encoded] = (),
+        what: str = "fine-tune",
+        checkpoints: Path | None = None,
+    ) -> float:
+        """Tune the model in place by `(1-a)*CE + a*MLM` (2001.07676, section 3.1).
+
+        gold: (rows,) label numbers; texts: unlabelled rows in the pattern, for the MLM loss
+        Returns the mean loss of the last tenth of the steps.
+        """
+        rows = self.rows(rows)
+        mlm = tuning.mlm if texts and tuning.mlm and tuning.mlm.weight > 0 else None
+
+        def losses(step: int) -> Iterator[Tensor]:
+            weight = 1 - (tuning.mlm.weight if tuning.mlm else 0.0)
+            for loss in self._label_losses(rows, gold, tuning, seed, step):
+                yield weight * loss
+            if mlm is not None:
+                yield from self._mlm_losses(texts, mlm, tuning, seed, step)
+
+        return fit(
+            self.lm.model,
+            losses,
+            steps=tuning.steps,
+            optimisation=tuning.optimisation,
+            seed=seed,
+            compute=self.lm.compute,
+            what=what,
+            checkpoints=checkpoints,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer as transformers does."""
+        folder.mkdir(exist_ok=True)
+        self.lm.model.to("cpu").save_pretrained(folder)
+        self.lm.tokenizer.save_pretrained(folder)
+
+    def _scores(self, rows: Rows, seed: int, what: str, *, normalised: bool) -> Floats:
+        draws = self.demonstrations.draws if self.demonstrations else 1
+        scores = [
+            self._read(self._inputs(rows, seed, draw), what, normalised=normalised)
+            for draw in range(draws)
+        ]
+        return np.asarray(np.mean(scores, axis=0))
+
+    def _read(self, rows: Sequence[Encoded], what: str, *, normalised: bool) -> Floats:
+        words = self.encoder.words
+
+        def forward(batch: list[int]) -> Tensor:
+            part = [rows[n] for n in batch]
+            if self.decoding == "confident" and words.n_masks > 1:
+                return self.lm.confident_scores(part, words)
+            return self.lm.label_scores(part, words, normalised=normalised)
+
+        if not rows:
+            return np.zeros((0, self.n_labels), np.float32)
+        return self.lm.read(rows, forward, what)
+
+    def _inputs(self, rows: Rows, seed: int, draw: int) -> list[Encoded]:
+        """What the model reads: with one draw of demonstrations, or without their location."""
+        if self.demonstrations:
+            return self.demonstrations.insert(rows, seed_from("draw", seed, draw))
+        return [row.without(Role.DEMONSTRATION) for row in rows.encoded]
+
+    def _label_losses(
+        self, rows: Rows, gold: Sequence[int], tuning: Tuning, seed: int, step: int
+    ) -> Iterator[Tensor]:
+        """Parts of the mean cross-entropy of a step's rows."""
+        size, budget = tuning.optimisation.batch_size, tuning.optimisation.batch_tokens
+        batch = batch_rows(len(rows), size, seed=seed, step=step)
+        inputs = self._inputs(rows.take(batch), seed, step)
+        for part in cut_batches([len(row) for row in inputs], budget):
+            scores = self.lm.label_scores([inputs[n] for n in part], self.encoder.words)
+            targets = torch.tensor([gold[batch[n]] for n in part], device=self.lm.device)
+            yield functional.cross_entropy(scores, targets, reduction="sum") / len(batch)
+
+    def _mlm_losses(
+        self, texts: Sequence[Encoded], mlm: MlmLoss, tuning: Tuning, seed: int, step: int
+    ) -> Iterator[Tensor]:
+        """Parts of the mean MLM loss of a step's texts, each by its share of predicted tokens."""
+        size = tuning.optimisation.batch_size * mlm.texts
         batch = batch_rows(len(texts), size, seed=seed_from("mlm", seed), step=step)
-        for part in cut_rows(batch, text_lengths, machine.batch_tokens):
-            encoded = [texts[n] for n in part]
-            inputs = collate(encoded, layout, device)
-            maskable = _maskable(encoded, layout, words.n_masks, inputs["input_ids"])
-            if not maskable.any():  # empty texts in a pattern without words
-                continue
-            loss = mlm_loss(
-                model,
-                inputs,
-                maskable,
-                share=settings.mlm_masked,
-                mask=layout.mask,
-                vocabulary=model.config.vocab_size,
-            )
-            yield settings.mlm_weight * loss * (len(part) / len(batch))
-
-    return fit(
-        model,
-        losses,
-        steps=settings.steps,
-        optimiser=settings,
-        seed=seed,
-        machine=machine,
-        what=what,
-        checkpoints=checkpoints,
-    )
-
-
-def _maskable(rows: Sequence[Encoded], layout: Layout, n_masks: int, ids: Tensor) -> Tensor:
-    """(rows, tokens) True where a token may be predicted: no pad, special token or mask slot."""
-    allowed = torch.zeros(ids.shape, dtype=torch.bool)
-    for n, row in enumerate(rows):
-        end = len(row.ids) - len(layout.suffix)
-        allowed[n, len(layout.prefix) : end] = True
-        allowed[n, row.slot : row.slot + n_masks] = False
-        if row.boundary < len(row.ids):
-            allowed[n, row.boundary - len(layout.middle) : row.boundary] = False
-    return allowed.to(ids.device)
+        rng = np.random.default_rng(seed_from("masked", seed, step))
+        rows = [texts[n].without(Role.DEMONSTRATION) for n in batch]
+        masked = mask_texts(rows, rng, fraction=mlm.masked, lm=self.lm)
+        count = sum(len(text.positions) for text in masked)
+        lengths = [len(text.row) for text in masked]
+        for part in cut_batches(lengths, tuning.optimisation.batch_tokens):
+            yield mlm.weight * self.lm.mlm_loss([masked[n] for n in part]) / count

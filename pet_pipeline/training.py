@@ -1,6 +1,6 @@
 """The one training loop.
 
-What a step does is a function of the seed and the step's number alone, so a run that goes on
+What a step does is a function of the seed and the step's number alone, so a run that resumes
 from a checkpoint ends where an uninterrupted one does.
 """
 
@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pet_pipeline.config import Machine, Optimiser
-from pet_pipeline.pretrained import autocast, device_of
-from pet_pipeline.progress import progress
+from pet_pipeline.compute import Compute
+from pet_pipeline.files import replace_file
+from pet_pipeline.inference import autocast, device_of
+from pet_pipeline.optimisation import Optimisation
+from pet_pipeline.progress import progress, say
 from pet_pipeline.seeds import seed_from
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -34,33 +36,32 @@ def fit(
     losses: Losses,
     *,
     steps: int,
-    optimiser: Optimiser,
+    optimisation: Optimisation,
     seed: int,
-    machine: Machine,
+    compute: Compute,
     what: str,
     checkpoints: Path | None = None,
 ) -> float:
     """Train a model in place for exactly `steps` updates; returns the mean loss of the last tenth.
 
-    checkpoints: a folder to save to and to go on from
+    checkpoints: a folder to save to and to resume from
     """
-    device = device_of(machine)
-    model.to(device).train()
-    model.get_input_embeddings().requires_grad_(not optimiser.frozen_embeddings)
-    adam = _adamw(model, optimiser)
+    model.to(device_of(compute)).train()
+    model.get_input_embeddings().requires_grad_(not optimisation.frozen_embeddings)
+    adam = _adamw(model, optimisation)
     history = _restore(checkpoints, model, adam) if checkpoints else []
-    due = time.monotonic() + machine.checkpoint_seconds
+    due = time.monotonic() + compute.checkpoint_seconds
     with progress(what, steps, "steps") as advance:
         advance(len(history))
         for step in range(len(history), steps):
             torch.manual_seed(seed_from("step", seed, step))
-            rate = optimiser.learning_rate * _schedule(step, steps, optimiser.warmup)
+            rate = optimisation.learning_rate * _schedule(step, steps, optimisation.warmup)
             for group in adam.param_groups:
                 group["lr"] = rate
-            history.append(_update(model, adam, losses, step, optimiser.clip, machine, device))
+            history.append(_update(model, adam, losses(step), optimisation.clip, compute))
             advance(1)
             if checkpoints and time.monotonic() >= due:
-                due = _save(checkpoints, model, adam, history, machine.checkpoint_seconds)
+                due = _save(checkpoints, model, adam, history, compute.checkpoint_seconds)
     model.eval()
     if checkpoints:
         (checkpoints / CHECKPOINT).unlink(missing_ok=True)
@@ -71,16 +72,13 @@ def fit(
 def _update(
     model: Any,
     adam: torch.optim.AdamW,
-    losses: Losses,
-    step: int,
+    parts: Iterator[Tensor],
     clip: float,
-    machine: Machine,
-    device: torch.device,
+    compute: Compute,
 ) -> float:
     total = 0.0
-    parts = losses(step)
     while True:
-        with autocast(machine, device):
+        with autocast(compute):
             loss = next(parts, None)
         if loss is None:
             break
@@ -93,14 +91,14 @@ def _update(
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up from the first step's share to 1, linear decay to 0 behind the last step."""
+    """Linear warm-up from the first step on, linear decay to 0 after the last step."""
     rising = round(steps * warmup)
     if step < rising:
         return (step + 1) / (rising + 1)
     return (steps - step) / max(1, steps - rising)
 
 
-def _adamw(model: Any, optimiser: Optimiser) -> torch.optim.AdamW:
+def _adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
     decayed: list[Tensor] = []
     plain: list[Tensor] = []
     for parameter in model.parameters():
@@ -108,10 +106,10 @@ def _adamw(model: Any, optimiser: Optimiser) -> torch.optim.AdamW:
             # Biases and the scales of normalisation layers are the vectors of a transformer.
             (plain if parameter.ndim < 2 else decayed).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": optimiser.weight_decay},
+        {"params": decayed, "weight_decay": optimisation.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=optimiser.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=optimisation.learning_rate, fused=True)
 
 
 def _save(
@@ -127,7 +125,7 @@ def _save(
     copies = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     copies["losses"] = torch.tensor(history, dtype=torch.float64)
     save_file(copies, beside, metadata={"step": str(len(history))})
-    beside.replace(folder / CHECKPOINT)
+    replace_file(beside, folder / CHECKPOINT)
     now = time.monotonic()
     # A large model's checkpoint takes long; it may take a twentieth of the time and no more.
     return now + (max(seconds, 20 * (now - start)) if seconds else 0.0)
@@ -138,17 +136,31 @@ def _restore(folder: Path, model: Any, adam: torch.optim.AdamW) -> list[float]:
     file = folder / CHECKPOINT
     if not file.exists():
         return []
+    try:
+        return _load_checkpoint(file, model, adam)
+    except SafetensorError as error:
+        say(f"  {file}: damaged ({error}); the training starts again")
+        file.unlink()
+        return []
+
+
+def _load_checkpoint(file: Path, model: Any, adam: torch.optim.AdamW) -> list[float]:
     with safe_open(file, "pt") as stored:
         keys = set(stored.keys())
         for name, parameter in model.named_parameters():
             with torch.no_grad():
                 parameter.copy_(stored.get_tensor(f"model.{name}"))
-            adam.state[parameter] = {
-                key: stored.get_tensor(f"adam.{key}.{name}").to(
-                    "cpu" if key == "step" else parameter.device
-                )
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        tuned = [parameter for group in adam.param_groups for parameter in group["params"]]
+        state = {
+            number: {
+                key: stored.get_tensor(f"adam.{key}.{names[parameter]}")
                 for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"adam.{key}.{name}" in keys
             }
+            for number, parameter in enumerate(tuned)
+            if f"adam.step.{names[parameter]}" in keys
+        }
+        # Not set by hand: torch knows on which device its optimiser wants each value.
+        adam.load_state_dict({**adam.state_dict(), "state": state})
         losses: list[float] = stored.get_tensor("losses").tolist()
         return losses

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -14,16 +14,21 @@ class Tokens:
     """Tokens of a chunk of a template: literal words and columns in a row."""
 
     ids: list[int]
-    owners: np.ndarray[Any, Any]  # (tokens,) index of each token's part
+    owners: npt.NDArray[np.int64]  # (tokens,) index of each token's part
     turns: list[int]  # (parts,) 1 is shortened first, 2 if that is not enough, 0 never
 
+    @property
+    def literal(self) -> npt.NDArray[np.bool_]:
+        """(tokens,) True for those of the template's own words."""
+        return np.asarray(np.array(self.turns, np.int64)[self.owners] == 0)
 
-def truncate(chunks: Sequence[Tokens], budget: int) -> tuple[list[list[int]], bool]:
-    """The chunks' tokens, with as many taken from the ends of columns as the budget asks."""
+
+def truncate(chunks: Sequence[Tokens], budget: int) -> tuple[Sequence[Tokens], bool]:
+    """The chunks with as many tokens taken from the ends of columns as the budget asks."""
     total = sum(len(chunk.ids) for chunk in chunks)
     for turn in (1, 2):
         chunks = _cut(chunks, budget, turn)
-    return [chunk.ids for chunk in chunks], total > budget
+    return chunks, total > budget
 
 
 def _cut(chunks: Sequence[Tokens], budget: int, turn: int) -> Sequence[Tokens]:

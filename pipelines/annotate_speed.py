@@ -12,13 +12,11 @@ import torch
 import typer
 
 from pet_pipeline import load_task
-from pet_pipeline.batches import cut_batches
-from pet_pipeline.config import EMBEDDED_MODEL, Machine
-from pet_pipeline.data import find_source, read_batches
-from pet_pipeline.encoding import Encoded, PatternEncoder, collate
-from pet_pipeline.inference import score_rows
+from pet_pipeline.config import EMBEDDED_MODEL
+from pet_pipeline.demonstrations import Rows
 from pet_pipeline.models import resolve_model
-from pet_pipeline.pretrained import autocast, device_of, load_mlm, load_tokenizer
+from pet_pipeline.pvp import Pvp
+from pet_pipeline.sources import find_source, read_batches
 
 
 def main(
@@ -30,42 +28,39 @@ def main(
     repeats: int = 3,
     max_tokens: int = 128,
 ) -> None:
-    """Measure both in turn, several times; print rows a second and the share."""
-    task, machine, base = load_task(task_folder), Machine(), resolve_model(model)
+    """Measure both in turn, several times; print rows per second and the share."""
+    task = load_task(task_folder)
     names = dict(pair.split("=", 1) for pair in column or [])
     texts: list[dict[str, Any]] = []
     for batch in read_batches(find_source(table), task.columns, names, None):
         texts += batch.to_pylist()
         if len(texts) >= rows:
             break
-    encoder = PatternEncoder(task.patterns[0], load_tokenizer(base), max_tokens)
-    loaded, encoded = load_mlm(base), encoder.encode(texts[:rows])
-    tokens = sum(len(row.ids) for row in encoded)
-    typer.echo(f"{len(encoded)} rows, {tokens} tokens, pattern {encoder.pattern.name}")
-
-    def score() -> None:
-        score_rows(loaded, encoded, encoder.layout, encoder.words, machine=machine, what="score")
-
+    pvp = Pvp.load(resolve_model(model), task.patterns[0], max_tokens=max_tokens)
+    encoded = pvp.rows(texts[:rows])
+    tokens = sum(len(row) for row in encoded.encoded)
+    typer.echo(f"{len(encoded)} rows, {tokens} tokens, pattern {task.patterns[0].name}")
     for _ in range(repeats):
-        ours = seconds(score)
-        bare = seconds(lambda: encode_bare(loaded, encoded, encoder, machine))
+        ours = seconds(lambda: pvp.scores(encoded))
+        bare = seconds(lambda: encode_bare(pvp, encoded))
         typer.echo(
             f"scores {len(encoded) / ours:7.1f} rows/s   bare encoder {len(encoded) / bare:7.1f} "
             f"rows/s   share of the encoder in the scores' time {bare / ours:.3f}"
         )
 
 
-@torch.inference_mode()
-def encode_bare(model: Any, rows: list[Encoded], encoder: PatternEncoder, machine: Machine) -> None:
+def encode_bare(pvp: Pvp, rows: Rows) -> None:
     """The encoder alone, no head, on the same batches."""
-    device = device_of(machine)
-    model.to(device).eval()
-    with autocast(machine, device):
-        for batch in cut_batches([len(row.ids) for row in rows], machine.batch_tokens):
-            model.base_model(**collate([rows[n] for n in batch], encoder.layout, device))
+
+    def forward(batch: list[int]) -> torch.Tensor:
+        inputs = pvp.lm.inputs([rows.encoded[n] for n in batch])
+        states: torch.Tensor = pvp.lm.model.base_model(**inputs).last_hidden_state
+        return states[:, 0, :1]
+
+    pvp.lm.read(rows.encoded, forward)
 
 
-def seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """How long a call takes."""
     start = time.perf_counter()
     work()

@@ -4,14 +4,13 @@
 
 DATASETS has a folder for each set with kshot.parquet (columns split, seed, text_a, label),
 unlabeled.parquet and test.parquet. Each set and sample is a run of its own, pet_full with the
-default settings; type the command again to go on after a stop.
+default settings; run the same command again to resume after a stop.
 """
 
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pet_pipeline import Run, read_settings, save_table
+from pet_pipeline.metrics import mean_and_sd
 
 TASKS = {"ag_news": "agnews_text", "sst2": "sst2", "trec": "trec", "tweet_emotion": "tweet_emotion"}
 COLUMN = {"sst2": "sentence"}  # of the task; elsewhere "text"
@@ -70,17 +70,17 @@ def run_one(
     settings = read_settings(None, override or [], over=values)
     with Run.open(settings) as run:
         metrics = pet_full(settings, run)
-    systems = metrics["systems"] if metrics else []
-    return [(KINDS.get(s["kind"], s["name"]), s["value"]) for s in systems]
+    systems = metrics.systems if metrics else []
+    return [(KINDS.get(s.kind, s.name), s.value) for s in systems]
 
 
 def print_table(name: str, systems: dict[str, list[float]]) -> None:
-    """Mean and standard deviation over the seeds, in percent."""
+    """Mean and sample standard deviation over the seeds, in percent."""
     table = Table("system", "mean", "sd", "each seed", title=name, title_justify="left", box=None)
     for system, values in systems.items():
-        percent = 100 * np.array(values)
-        each = "  ".join(f"{value:.1f}" for value in percent)
-        table.add_row(system, f"{percent.mean():.1f}", f"{percent.std():.1f}", each)
+        percent = [100 * value for value in values]
+        mean, sd = mean_and_sd(percent)
+        table.add_row(system, f"{mean:.1f}", f"{sd:.1f}", "  ".join(f"{v:.1f}" for v in percent))
     Console().print(table)
 
 

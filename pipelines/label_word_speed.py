@@ -2,7 +2,7 @@
 
     python pipelines/label_word_speed.py
 
-Random scores of 16 rows a label; each size is searched some times, and the rates are shown.
+Random scores of 16 rows per label; each size is searched some times, and the rates are shown.
 """
 
 import time

@@ -3,10 +3,10 @@
     python pipelines/lm_bff.py DATASETS --output runs/lm-bff
 
 DATASETS has a folder for each set with kshot.parquet (columns split, seed, text_a, text_b, label;
-16 rows a label for training and as many for development), unlabeled.parquet and test.parquet.
+16 rows per label for training and as many for development), unlabeled.parquet and test.parquet.
 The table has a row for each system and a column for each set: mean (standard deviation) over the
-samples, in percent. A single pattern is chosen on the development rows. Type the command again
-to go on after a stop; each system of each sample is a run of its own.
+samples, in percent. A single pattern is chosen on the development rows. Run the same command
+again to resume after a stop; each system of each sample is a run of its own.
 """
 
 from collections import defaultdict
@@ -39,8 +39,9 @@ from pet_pipeline import (
     read_settings,
     save_table,
 )
-from pet_pipeline.data import Floats, read_scores
-from pet_pipeline.stages.results import SCORES, TABLE, labels_of
+from pet_pipeline.metrics import mean_and_sd
+from pet_pipeline.stages.results import SCORES, TABLE
+from pet_pipeline.tables import Floats, labels_of, read_scores
 
 TASKS = {"ag_news": "agnews_text"}  # where the task's folder has another name than the set's
 PAIR = {"premise": "text_a", "hypothesis": "text_b"}
@@ -164,22 +165,21 @@ def run_system(
     """
     with Run.open(settings) as run:
         task = load_task(settings.task)
-        tables = encode(run, task, prepare(run, task, settings), settings)
-        scores = annotate(run, task, finetune(run, task, tables, settings), tables, settings)
-        soft = ensemble(run, task, scores, tables, settings)
-        plain = baseline(run, task, tables, settings) if compare else None
-        metrics = evaluate(run, task, [Generation(0, scores, soft, {})], tables, baseline=plain)
-    assert tables.test is not None
-    assert tables.development is not None
+        inputs = encode(run, task, prepare(run, task, settings), settings)
+        scores = annotate(run, task, finetune(run, task, inputs, settings), inputs, settings)
+        soft = ensemble(run, task, scores, inputs, settings)
+        plain = baseline(run, task, inputs, settings) if compare else None
+        generations = [Generation(0, scores, soft, {})]
+        metrics = evaluate(run, task, generations, inputs, settings, baseline=plain)
     assert metrics is not None
-    found = {"test": tables.test, "development": tables.development}
-    gold = {name: labels_of(table.dir / TABLE, task.labels) for name, table in found.items()}
+    measured = inputs.tables.measured
+    gold = {name: labels_of(table.dir / TABLE, task.labels) for name, table in measured.items()}
     scored = {
-        name: {s.model.name: read_scores(s.extra[name].dir / SCORES)[1] for s in scores}
-        for name in found
+        name: {s.model.name: read_scores(s.tables[name].dir / SCORES)[1] for s in scores}
+        for name in measured
     }
-    values = [s["accuracy"] for s in read_metrics(metrics)["systems"] if s["kind"] == "baseline"]
-    return scored, gold, values[0] if values else None
+    supervised = read_metrics(metrics).system("baseline")
+    return scored, gold, supervised.accuracy if supervised else None
 
 
 def readings(scored: Scored, gold: dict[str, list[int]]) -> dict[str, float]:
@@ -202,12 +202,12 @@ def mean_of(scores: list[Floats]) -> Floats:
 
 
 def accuracy(scores: Floats, gold: list[int]) -> float:
-    """Share of the rows whose label has the highest score."""
+    """Fraction of the rows whose label has the highest score."""
     return float((scores.argmax(1) == np.array(gold)).mean())
 
 
 def print_table(results: dict[str, list[Values]]) -> None:
-    """Mean and standard deviation over the samples in percent, laid out as in the paper."""
+    """Mean and sample standard deviation over the samples in percent, laid out as in the paper."""
     order = ["fine-tuning", *SYSTEMS]
     names = SYSTEMS | {"fine-tuning": "fine-tuning without a prompt"}
     lines = dict.fromkeys(line for each in results.values() for values in each for line in values)
@@ -216,8 +216,8 @@ def print_table(results: dict[str, list[Values]]) -> None:
     for system, kind in sorted(lines, key=lambda line: place.get(line[0], len(order))):
         cells = []
         for samples in results.values():
-            percent = 100 * np.array([v[system, kind] for v in samples if (system, kind) in v])
-            cells.append(f"{percent.mean():.1f} ({percent.std():.1f})" if len(percent) else "")
+            percent = [100 * v[system, kind] for v in samples if (system, kind) in v]
+            cells.append("{:.1f} ({:.1f})".format(*mean_and_sd(percent)) if percent else "")
         table.add_row(names.get(system, f"both: {system}"), kind, *cells)
     Console().print(table)
 

@@ -47,7 +47,7 @@ def test_a_row_is_not_padded_to_a_much_longer_one(lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("budget", [1, 30, 99])
-def test_a_row_beyond_the_budget_stands_alone(budget: int) -> None:
+def test_a_row_beyond_the_budget_is_a_batch_of_its_own(budget: int) -> None:
     assert cut_batches([100, 100], budget) == [[0], [1]]
 
 

@@ -1,175 +1,65 @@
-"""Settings: read, overridden, checked, written."""
+"""The settings: each is explained, typed, and cannot be changed afterwards."""
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Any
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pet_pipeline.config import Settings, check_settings, read_settings, write_settings
+from pet_pipeline.config import RENAMED, Baseline, Distill, Finetune, Optimiser, Settings
 from pet_pipeline.errors import UserError
-
-CHANGES = st.fixed_dictionaries(
-    {},
-    optional={
-        "task": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20),
-        "data": st.fixed_dictionaries(
-            {},
-            optional={
-                "k": st.integers(0, 99),
-                "columns": st.dictionaries(
-                    st.text('abc é"', min_size=1), st.text("xyz$ü", min_size=1), max_size=3
-                ),
-            },
-        ),
-        "finetune": st.fixed_dictionaries(
-            {},
-            optional={
-                "learning_rate": st.floats(1e-9, 1.0),
-                "seeds": st.lists(st.integers(0, 999), min_size=1, max_size=4, unique=True),
-                "frozen_embeddings": st.booleans(),
-            },
-        ),
-        "ensemble": st.fixed_dictionaries(
-            {}, optional={"weights": st.sampled_from(["uniform", "fitted"])}
-        ),
-    },
-)
+from pet_pipeline.settings import check_settings
 
 
-@given(CHANGES)
-def test_written_settings_read_back_the_same(raw: dict[str, Any]) -> None:
-    settings = check_settings(raw)
-    assert check_settings(tomllib.loads(write_settings(settings))) == settings
-
-
-def test_every_setting_is_explained() -> None:
-    text = write_settings(Settings())
-    lines = [line for line in text.splitlines() if " = " in line]
-    assert len(lines) > 50
-    assert all(" # " in line for line in lines)
+def test_every_setting_and_section_is_explained() -> None:
+    explained = []
 
     def check(model: type[BaseModel]) -> None:
+        assert model.__doc__, model
         for name, field in model.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
                 check(field.annotation)
             else:
                 assert field.description, name
+                assert "\n" not in field.description, name  # one line of a settings file
+                explained.append(name)
 
     check(Settings)
-
-
-def test_a_file_then_values_then_overrides(tmp_path: Path) -> None:
-    file = tmp_path / "my.toml"
-    file.write_text('task = "a"\n[finetune]\nsteps = 1\nseeds = [1, 2]\n')
-    settings = read_settings(file, ["finetune.steps=3"], over={"task": "b"})
-    assert (settings.task, settings.finetune.steps, settings.finetune.seeds) == ("b", 3, (1, 2))
-
-
-@pytest.mark.parametrize(
-    ("override", "value"),
-    [
-        ("model=roberta-base", "roberta-base"),
-        ('model="a b"', "a b"),
-        ("model=a=b", "a=b"),
-    ],
-)
-def test_an_override_is_toml_or_else_text(override: str, value: str) -> None:
-    assert read_settings(None, [override]).model == value
-
-
-def test_overrides_add_up() -> None:
-    given: dict[str, Any] = {"data": {"columns": {"text": "a", "label": "b"}}}
-    overrides = ["data.columns.text=c", "data.k = 5", "data={pool='p'}", "finetune.seeds=[3, 1]"]
-    settings = read_settings(None, overrides, over=given)
-    assert settings.data.columns == {"text": "c", "label": "b"}
-    assert (settings.data.k, settings.data.pool, settings.finetune.seeds) == (5, "p", (3, 1))
-    assert given == {"data": {"columns": {"text": "a", "label": "b"}}}
-
-
-def test_a_mapping_of_columns_is_replaced_as_a_whole() -> None:
-    settings = read_settings(
-        None, ['data.columns={text = "b"}'], over={"data": {"columns": {"label": "a"}}}
-    )
-    assert settings.data.columns == {"text": "b"}
-
-
-def test_all_mistakes_at_once() -> None:
-    overrides = ["finetun.steps=1", "finetune.stps=1", "finetune.steps=many", "distill.clip=-1"]
-    with pytest.raises(UserError) as error:
-        read_settings(None, overrides)
-    assert sorted(str(error.value).splitlines()[1:]) == [
-        "  - settings: distill.clip: input should be greater than 0; found -1",
-        "  - settings: finetun: no such setting; did you mean 'finetune'?",
-        "  - settings: finetune.steps: input should be a valid integer; found 'many'",
-        "  - settings: finetune.stps: no such setting; did you mean 'steps'?",
-    ]
-
-
-BAD_FILES: dict[str | bytes, str] = {
-    "a =": "Invalid value (at end of document)",
-    b"\xff": "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
-    "finetune = 3": "finetune: a section is needed, [finetune]; found 3",
-    "[finetune]\nsteps = 1.0": "finetune.steps: input should be a valid integer; found 1.0",
-    "[finetune]\nsteps = true": "finetune.steps: input should be a valid integer; found True",
-    "[finetune]\nsteps = -1": "finetune.steps: input should be greater than or equal to 0; found -1",
-    "[finetune]\nseeds = [1, 1]": "finetune.seeds: 1 stands there twice; found [1, 1]",
-    "[finetune]\nlearning_rate = inf": (
-        "finetune.learning_rate: input should be a finite number; found inf"
-    ),
-    "[distill]\ngold_weight = 1.5": (
-        "distill.gold_weight: input should be less than or equal to 1; found 1.5"
-    ),
-    '[ensemble]\nweights = "mean"': (
-        "ensemble.weights: input should be 'uniform', 'wmean' or 'fitted'; found 'mean'"
-    ),
-    "[data.columns]\ntext = 3": "data.columns.text: input should be a valid string; found 3",
-    "[machine]\nDevice = 'cpu'": "machine.Device: no such setting; did you mean 'device'?",
-    "[finetuning]\nsteps = 1": "finetuning: no such setting; did you mean 'finetune'?",
-    "[annotate]\nx = 1": "annotate.x: no such setting; there are 'decoding'",
-}
-
-
-@pytest.mark.parametrize("text", BAD_FILES)
-def test_a_mistake_in_a_file_is_told_with_its_place(tmp_path: Path, text: str | bytes) -> None:
-    file = tmp_path / "my.toml"
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError) as error:
-        read_settings(file)
-    assert str(error.value) == f"{file}: {BAD_FILES[text]}"
-
-
-@pytest.mark.parametrize("override", ["finetune.steps", "=3", " = 3"])
-def test_overrides_need_a_name_and_a_value(override: str) -> None:
-    with pytest.raises(UserError) as error:
-        read_settings(None, [override])
-    assert str(error.value) == f"--set {override}: no '='; write section.key=value"
-
-
-def test_files_that_are_not_there(tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text("")
-    for missing, message in {
-        tmp_path / "mine.tml": f"no such settings file; did you mean '{file}'?",
-        tmp_path / "no" / "x.toml": "no such settings file",
-        tmp_path: "a folder; a settings file is needed, such as my.toml",
-    }.items():
-        with pytest.raises(UserError) as error:
-            read_settings(missing)
-        assert str(error.value) == f"{missing}: {message}"
-
-
-def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
-    file = tmp_path / "my.toml"
-    file.write_bytes(b'\xef\xbb\xbftask = "a"\n')
-    assert read_settings(file).task == "a"
+    assert len(explained) > 50
 
 
 def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        Settings().task = "other"  # type: ignore[misc]
+    for section, name in ((Settings(), "task"), (Settings().finetune, "steps")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(section, name, "other")
+
+
+def test_defaults_are_valid_settings() -> None:
+    assert check_settings(Settings().model_dump()) == Settings()  # defaults alone are not checked
+
+
+@pytest.mark.parametrize("section", [Finetune, Distill, Baseline])
+def test_training_stages_have_the_same_optimiser(section: type[Optimiser]) -> None:
+    own = {name: getattr(section(), name) for name in Optimiser.model_fields}
+    assert own == Optimiser().model_dump()
+
+
+def test_a_stage_takes_the_rate_above_unless_it_has_its_own() -> None:
+    rates = [Settings().learning_rate, *(s().learning_rate for s in (Finetune, Distill, Baseline))]
+    assert rates == [0.0] * 4
+    settings = check_settings({"learning_rate": 1e-4, "distill": {"learning_rate": 2e-4}})
+    assert settings.learning_rate == 1e-4
+    assert (settings.finetune.learning_rate, settings.distill.learning_rate) == (0.0, 2e-4)
+
+
+@pytest.mark.parametrize("former", RENAMED)
+def test_former_names_are_not_names_of_settings_now(former: str) -> None:
+    section, _, name = former.rpartition(".")
+    with pytest.raises(UserError, match=rf"^settings: {former}: this setting has a new name"):
+        check_settings({section: {name: "x"}} if section else {name: "x"})
+
+
+@pytest.mark.parametrize("target", [new for new in RENAMED.values() if " = " not in new])
+def test_the_new_names_are_settings(target: str) -> None:
+    settings: object = Settings()
+    for name in target.strip("[]").split("."):  # a section has brackets
+        settings = getattr(settings, name)

@@ -1,31 +1,33 @@
-"""Rows in patterns come out as in running text, fit, and keep what must be kept."""
+"""Rows in patterns come out as in running text, fit, and every token keeps what it is."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
-from conftest import TOKENIZERS, WORDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from testing import TOKENIZERS, WORDS
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.encoding import (
+    LabelWords,
     PatternEncoder,
     check_encoders,
-    collate,
     describe_words,
     layout_of,
-    read_encoded,
-    write_encoded,
 )
 from pet_pipeline.errors import UserError
-from pet_pipeline.patterns import Pattern, parse_template
+from pet_pipeline.patterns import Field, pattern_of
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 BUILT = {kind: make() for kind, make in TOKENIZERS.items()}
+KINDS = st.sampled_from(list(BUILT))
 WILD = st.text(st.sampled_from('ab [MASK]<mask></s>SEPé\u4e2d😀.,\n"'), max_size=60)
 PLAIN = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join)
 TEMPLATES = [
@@ -37,39 +39,45 @@ TEMPLATES = [
     "{text} {sep} {more:keep}? answer: {mask}",
     "[ category: {mask} ] {text} {more}",
 ]
+DEMONSTRATED = ["{demos} {text} so {mask}", "{text} {demos} {mask} {sep} {more}"]
+SHORT = (("bad",), ("great",))
+LONG = (("bad",), ("come back",))
 
-
-def pattern(template: str, words: tuple[tuple[str, ...], ...] = (("bad",), ("great",))) -> Pattern:
-    return Pattern("p", parse_template(template), tuple("ab"[: len(words)]), words)
+Token = tuple[int, int, int]  # id, role, segment
 
 
 def encoder(
-    kind: str,
-    template: str,
-    max_tokens: int = 400,
-    words: tuple[tuple[str, ...], ...] = (("bad",), ("great",)),
+    kind: str, template: str, max_tokens: int = 400, words: tuple[tuple[str, ...], ...] = SHORT
 ) -> PatternEncoder:
-    return PatternEncoder(pattern(template, words), BUILT[kind], max_tokens)
+    pattern = pattern_of("p", template, tuple("abc"[: len(words)]), words)
+    return PatternEncoder(pattern, BUILT[kind], max_tokens)
+
+
+def tokens(row: Encoded) -> list[Token]:
+    return list(zip(row.ids, row.roles, row.segments, strict=True))
+
+
+def ids_of(row: Encoded, *roles: Role) -> list[int]:
+    return [token for token, role, _ in tokens(row) if role in roles]
 
 
 @QUICK
-@given(st.sampled_from(list(BUILT)), st.sampled_from(TEMPLATES), WILD, PLAIN, st.integers(36, 60))
+@given(KINDS, st.sampled_from(TEMPLATES), WILD, PLAIN, st.integers(36, 60))
 def test_rows_fit_and_keep_their_slot(
     kind: str, template: str, text: str, more: str, max_tokens: int
 ) -> None:
-    pvp = encoder(kind, template, max_tokens, (("bad",), ("come back",)))
+    pvp = encoder(kind, template, max_tokens, LONG)
+    layout = pvp.layout
     (row,) = pvp.encode([{"text": text, "more": more}])
-    assert len(row.ids) <= max_tokens
-    masks = [n for n, token in enumerate(row.ids) if token == pvp.layout.mask]
-    assert masks == list(range(row.slot, row.slot + pvp.words.n_masks))
-    special = {*pvp.layout.prefix, *pvp.layout.middle, *pvp.layout.suffix}
-    count = len(pvp.layout.prefix) + len(pvp.layout.suffix)
-    count += len(pvp.layout.middle) if row.boundary < len(row.ids) else 0
-    assert sum(token in special for token in row.ids) == count
+    assert len(row) == len(row.ids) == len(row.roles) == len(row.segments) <= max_tokens
+    assert row.ids[row.slot] == (layout.mask,) * pvp.words.n_masks
+    assert row.roles.count(Role.MASK) == pvp.words.n_masks
+    middle = layout.middle if "{sep}" in template else ()
+    assert ids_of(row, Role.SPECIAL) == [*layout.prefix, *middle, *layout.suffix]
 
 
 @QUICK
-@given(st.sampled_from(list(BUILT)), PLAIN, PLAIN)
+@given(KINDS, PLAIN, PLAIN)
 def test_an_untruncated_row_is_the_text_a_person_would_write(
     kind: str, text: str, more: str
 ) -> None:
@@ -84,25 +92,115 @@ def test_an_untruncated_row_is_the_text_a_person_would_write(
 
 
 @QUICK
-@given(st.sampled_from(list(BUILT)), WILD)
+@given(KINDS, WILD)
 def test_a_text_is_what_the_tokenizer_makes_of_it(kind: str, text: str) -> None:
     tokenizer = BUILT[kind]
     (row,) = encoder(kind, "{text} {mask}").encode([{"text": text}])
     alone = tokenizer(text.strip(), add_special_tokens=False, split_special_tokens=True)
-    assert list(row.ids[1 : row.slot]) == alone["input_ids"]
+    assert ids_of(row, Role.TEXT) == alone["input_ids"]
 
 
 @QUICK
-@given(st.sampled_from(list(BUILT)), PLAIN, PLAIN)
+@given(KINDS, PLAIN, PLAIN)
 def test_pairs_are_encoded_like_the_tokenizers_own(kind: str, text: str, more: str) -> None:
     tokenizer = BUILT[kind]
     pvp = encoder(kind, "{text} {sep} {mask}, {more}")
     (row,) = pvp.encode([{"text": text, "more": more}])
     own = tokenizer(text, f"{tokenizer.mask_token}, {more}")
     assert list(row.ids) == own["input_ids"]
-    if pvp.layout.has_types:
-        types = collate([row], pvp.layout)["token_type_ids"][0].tolist()
-        assert types == own["token_type_ids"]
+    padding = pvp.layout.padding
+    assert padding.pad == tokenizer.pad_token_id
+    assert padding.has_types == ("token_type_ids" in own)
+    if padding.has_types:
+        assert [s * padding.second_type for s in row.segments] == own["token_type_ids"]
+
+
+SPACED = [
+    "{text} it was {mask} so {more:keep}",
+    "just {mask} now {sep} {text} and {more}",
+    "the {text} {more} {sep} in {mask}",
+    "{text} and {demos} {more} so {mask}",
+]
+
+
+def expected_tokens(pvp: PatternEncoder, row: dict[str, str]) -> list[Token]:
+    """What a row should be, part by part: right where all parts have spaces between them."""
+    layout = pvp.layout
+    expected = [(token, int(Role.SPECIAL), 0) for token in layout.prefix]
+    segment, space = 0, ""
+    for part in pvp.pattern.parts:
+        text, role = (part, Role.TEMPLATE) if isinstance(part, str) else ("", Role.TEXT)
+        if isinstance(part, Field):
+            slots = {
+                "mask": ([layout.mask] * pvp.words.n_masks, Role.MASK),
+                "sep": (layout.middle, Role.SPECIAL),
+                "demos": ([layout.mask], Role.DEMONSTRATION),
+            }
+            if part.name in slots:
+                ids, role = slots[part.name]
+                expected += [(token, int(role), segment) for token in ids]
+                segment += part.name == "sep"
+                # What follows a mask keeps its space: there the word ends.
+                space = " " if part.name == "mask" else ""
+                continue
+            text = row[part.name]
+        elif expected[-1][1] in (Role.SPECIAL, Role.DEMONSTRATION):
+            text = text.lstrip()
+        words = (space if not text.startswith(" ") else "") + text.rstrip()
+        ids = pvp.tokenizer(words, add_special_tokens=False)["input_ids"]
+        if words.strip():
+            expected += [(token, int(role), segment) for token in ids]
+        space = " " if text.endswith(" ") else ""
+    return expected + [(token, int(Role.SPECIAL), segment) for token in layout.suffix]
+
+
+@QUICK
+@given(KINDS, st.sampled_from(SPACED), PLAIN, PLAIN)
+def test_every_token_has_its_role_and_segment(
+    kind: str, template: str, text: str, more: str
+) -> None:
+    pvp = encoder(kind, template, words=LONG)
+    row = {"text": text, "more": more}
+    (found,) = pvp.encode([row])
+    assert tokens(found) == expected_tokens(pvp, row)
+
+
+def test_roles_and_segments_of_a_row() -> None:
+    (row,) = encoder("wordpiece", "so, {text}! {mask} {sep} {more:keep}", words=LONG).encode(
+        [{"text": "[MASK]", "more": "great day"}]
+    )
+    shown = BUILT["wordpiece"].convert_ids_to_tokens(list(row.ids))
+    roles = "".join("SxtMDP"[role] for role in row.roles)
+    assert shown == (
+        "[CLS] so , [ m ##a ##s ##k ] ! [MASK] [MASK] [SEP] great day [SEP]".split()  # noqa: SIM905
+    )
+    assert roles == "Sxx" + "tttttt" + "xMMS" + "ttS"
+    assert list(row.segments) == [0] * 13 + [1] * 3
+
+
+@QUICK
+@given(KINDS, st.sampled_from(TEMPLATES + DEMONSTRATED), WILD, PLAIN, st.integers(30, 50))
+def test_truncation_takes_text_alone_and_changes_no_role(
+    kind: str, template: str, text: str, more: str, max_tokens: int
+) -> None:
+    row = {"text": text * 2, "more": f"{more} {more}"}
+    (cut,) = encoder(kind, template, max_tokens).encode([row])
+    (whole,) = encoder(kind, template).encode([row])
+    kept = iter(tokens(whole))
+    assert all(token in kept for token in tokens(cut))  # in the same order
+    own = [role for role in Role if role != Role.TEXT]
+    assert ids_of(cut, *own) == ids_of(whole, *own)
+    assert len(cut.without(Role.DEMONSTRATION)) <= max_tokens
+
+
+@pytest.mark.parametrize("template", DEMONSTRATED)
+def test_demonstrations_have_one_token_that_counts_for_nothing(template: str) -> None:
+    row = {"text": "long " * 50, "more": "day"}
+    (found,) = encoder("wordpiece", template, 24).encode([row])
+    (plain,) = encoder("wordpiece", template.replace("{demos} ", ""), 24).encode([row])
+    assert found.roles.count(Role.DEMONSTRATION) == 1
+    assert len(found) == 25
+    assert found.without(Role.DEMONSTRATION) == plain
 
 
 @pytest.mark.parametrize("kind", BUILT)
@@ -118,13 +216,13 @@ def test_words_of_the_template_and_kept_columns_survive(kind: str) -> None:
     )
 
 
-SHORT = '({text}) so "{more:keep}" it was {mask}, {sep} and {text:strip_punct} again'
+TIGHT = '({text}) so "{more:keep}" it was {mask}, {sep} and {text:strip_punct} again'
 
 
 @QUICK
-@given(st.sampled_from(list(BUILT)), PLAIN, st.integers(30, 45))
+@given(KINDS, PLAIN, st.integers(30, 45))
 def test_only_the_ends_of_columns_are_cut(kind: str, text: str, max_tokens: int) -> None:
-    short, whole = encoder(kind, SHORT, max_tokens), encoder(kind, SHORT, 400)
+    short, whole = encoder(kind, TIGHT, max_tokens), encoder(kind, TIGHT, 400)
     row = {"text": f"{text} " * 3, "more": "team"}
     (cut,), (uncut,) = short.encode([row]), whole.encode([row])
     left = iter(uncut.ids)
@@ -136,7 +234,7 @@ def test_only_the_ends_of_columns_are_cut(kind: str, text: str, max_tokens: int)
     assert re.search(".*".join(map(re.escape, own)), shown), shown
 
 
-def test_kept_columns_give_way_when_nothing_else_is_left() -> None:
+def test_kept_columns_are_cut_when_nothing_else_is_left() -> None:
     pvp = encoder("wordpiece", "{text} it was {mask} {more:keep}", 16)
     row = {"text": "long text", "more": "never again " * 20}
     (found,) = pvp.encode([row])
@@ -144,7 +242,7 @@ def test_kept_columns_give_way_when_nothing_else_is_left() -> None:
     assert pvp.count_truncated([row]) == 1
 
 
-def test_the_longest_column_gives_first() -> None:
+def test_the_longest_column_is_cut_first() -> None:
     pvp = encoder("wordpiece", "{text} {mask} {more}", 23)
     (row,) = pvp.encode([{"text": "long " * 50, "more": "great day night"}])
     ids = list(row.ids)
@@ -173,7 +271,32 @@ def test_label_words_are_read_as_they_stand(kind: str, template: str, token: str
     assert describe_words(encoder(kind, template))["b"] == [[token]]
 
 
-def test_a_word_that_melts_with_what_is_before_it_is_read_alone() -> None:
+@pytest.mark.parametrize("template", ["{mask}: {text}", "{text} ({mask})", "{text}{mask}"])
+def test_a_label_word_takes_its_spaced_form_where_that_has_fewer_tokens(template: str) -> None:
+    # Byte-level vocabularies know few whole words without a space before.
+    assert BUILT["bytelevel"].tokenize("sports") == ["sp", "or", "t", "s"]
+    words = (("sports",), ("agreat",), ("great",))
+    assert describe_words(encoder("bytelevel", template, words=words)) == {
+        "a": [["Ġsports"]],
+        "b": [["a", "great"]],  # five tokens behind a space
+        "c": [["great"]],  # one either way: as it stands
+    }
+
+
+@QUICK
+@given(KINDS, st.sampled_from(TEMPLATES), PLAIN)
+def test_no_form_of_a_label_word_has_fewer_tokens(kind: str, template: str, word: str) -> None:
+    pvp = encoder(kind, template)
+    ((found,),) = encoder(kind, template, words=((word,),)).words.tokens
+    alone, spaced = (
+        tuple(BUILT[kind](text, add_special_tokens=False)["input_ids"])
+        for text in (word, f" {word}")
+    )
+    assert len(found) <= min(len(alone), len(spaced))
+    assert pvp.tokens_at_mask([word]) == [found]
+
+
+def test_a_word_that_is_one_token_with_what_is_before_it_is_read_alone() -> None:
     tokenizer = TOKENIZERS["bytelevel"]()
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend["model"]["vocab"]["(great"] = len(tokenizer)
@@ -185,8 +308,8 @@ def test_a_word_that_melts_with_what_is_before_it_is_read_alone() -> None:
         **{k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
     )
     assert tokenizer.tokenize("(great") == ["(great"]
-    pvp = PatternEncoder(pattern("{text} ({mask})"), tokenizer, 48)
-    assert describe_words(pvp)["b"] == [["great"]]
+    pattern = pattern_of("p", "{text} ({mask})", ("a", "b"), SHORT)
+    assert describe_words(PatternEncoder(pattern, tokenizer, 48))["b"] == [["great"]]
 
 
 def test_problems_of_words_and_length() -> None:
@@ -206,39 +329,27 @@ def test_problems_of_words_and_length() -> None:
     ]
 
 
-@QUICK
-@given(PLAIN, st.integers(1, 4))
-def test_a_slot_can_be_resized(text: str, size: int) -> None:
-    pvp = encoder("wordpiece", "{text} {mask} {sep} {text}", words=(("come back",), ("great",)))
-    (row,) = pvp.encode([{"text": text}])
-    sized = row.with_masks(2, size, pvp.layout.mask)
-    assert sized.ids.count(pvp.layout.mask) == size
-    assert sized.with_masks(size, 2, pvp.layout.mask) == row
-    assert sized.ids[sized.boundary :] == row.ids[row.boundary :]
-
-
-@QUICK
-@given(st.lists(st.builds(lambda text: {"text": text}, WILD), min_size=1, max_size=5))
-def test_encoded_rows_are_kept(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]
-) -> None:
-    file = tmp_path_factory.mktemp("encoded") / "tokens.parquet"
-    encoded = encoder("wordpiece", "{text} {mask}").encode(rows)
-    write_encoded(file, encoded)
-    assert read_encoded(file) == encoded
-
-
-def test_collate_pads_on_the_right() -> None:
-    pvp = encoder("wordpiece", "{text} {mask} {sep} the end")
-    rows = pvp.encode([{"text": "a"}, {"text": "a long text"}])
-    inputs = collate(rows, pvp.layout)
-    assert inputs["attention_mask"].sum(1).tolist() == [len(row.ids) for row in rows]
-    assert (inputs["input_ids"][0, len(rows[0].ids) :] == pvp.layout.pad).all()
-    assert inputs["token_type_ids"][1, rows[1].boundary :].all()
-
-
 def test_nothing_to_encode() -> None:
     assert encoder("wordpiece", "{text} {mask}").encode([]) == []
+    assert encoder("wordpiece", "{mask}").encode([{}])[0].ids == (2, 4, 3)
+
+
+def test_label_words_average() -> None:
+    words = LabelWords((((1,), (2, 5)), ((3,),)))
+    assert words.mean.tolist() == [[0.5, 0.0], [0.5, 0.0], [0.0, 1.0]]
+    assert (words.words, words.n_masks) == ([(1,), (2, 5), (3,)], 2)
+
+
+@pytest.mark.parametrize("kind", BUILT)
+def test_layouts_are_what_the_tokenizer_does_with_a_pair(kind: str) -> None:
+    tokenizer, layout = BUILT[kind], layout_of(BUILT[kind])
+    a, b = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in ("great day", "bad night")
+    )
+    pair = tokenizer("great day", "bad night")["input_ids"]
+    assert [*layout.prefix, *a, *layout.middle, *b, *layout.suffix] == pair
+    assert layout.mask == tokenizer.mask_token_id
 
 
 def test_a_tokenizer_without_a_mask() -> None:
@@ -247,3 +358,12 @@ def test_a_tokenizer_without_a_mask() -> None:
     )
     with pytest.raises(UserError, match="has no mask token; name a masked LM"):
         layout_of(tokenizer)
+
+
+def test_encoding_needs_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, pet_pipeline.encoding\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"

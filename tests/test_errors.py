@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pet_pipeline.errors import UserError, listed, nearest, raise_all
+from pet_pipeline.errors import UserError, at_place, listed, nearest, raise_all
 
 
 def test_no_problem_raises_nothing() -> None:
@@ -51,3 +51,24 @@ def test_any_names_have_an_end(name: str, known: list[str]) -> None:
 def test_names_are_quoted() -> None:
     assert listed([]) == ""
     assert listed(["it's", 3]) == '"it\'s", 3'
+
+
+def test_an_error_keeps_its_problems_apart() -> None:
+    with pytest.raises(UserError) as error:
+        raise_all(["z", "a", "z"])
+    assert error.value.problems == ("z", "a")
+    assert str(UserError("a: b")) == "a: b"
+
+
+def test_every_problem_begins_with_its_place() -> None:
+    with pytest.raises(UserError) as error, at_place("file"), at_place("line 3"):
+        raise UserError("missing", "not a number")
+    assert error.value.problems == ("file: line 3: missing", "file: line 3: not a number")
+    assert error.value.__suppress_context__
+
+
+def test_a_place_changes_no_other_error() -> None:
+    with pytest.raises(ValueError, match=r"^x$"), at_place("file"):
+        raise ValueError("x")
+    with at_place("file"):
+        pass

@@ -1,121 +1,135 @@
-"""Rows in, scores out: in order, the same in any batches."""
+"""Rows in, outputs out: in order, the same in any batches, on the device that is meant."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import sharpened
+from hypothesis import given
+from hypothesis import strategies as st
+from testing import CPU
+from torch import Tensor, nn
 
-from pet_pipeline.classifier import encode_texts
-from pet_pipeline.config import Machine
-from pet_pipeline.encoding import PatternEncoder, collate
-from pet_pipeline.inference import classify_rows, pad_inputs, score_rows
-from pet_pipeline.mlm import label_scores
-from pet_pipeline.patterns import Pattern, parse_template
-from pet_pipeline.pretrained import load_mlm, load_tokenizer, new_classifier
+from pet_pipeline.compute import Compute
+from pet_pipeline.encoded import Encoded, Role
+from pet_pipeline.encoding import Padding
+from pet_pipeline.errors import UserError
+from pet_pipeline.inference import (
+    autocast,
+    collate,
+    device_of,
+    parts_within,
+    read_rows,
+    resolve_precision,
+)
 
-TEXTS = ["a", "a very good day and a very bad night", "the film", "great food at the shop", "no"]
-ROWS = [{"text": text} for text in TEXTS]
+LENGTHS = st.lists(st.integers(1, 30), max_size=12)
 
 
-def machine(batch_tokens: int = 6000) -> Machine:
-    return Machine(device="cpu", precision="float32", threads=1, batch_tokens=batch_tokens)
+class Recorder:
+    """A forward function that gives each row's number twice, and remembers its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.contexts: set[tuple[bool, bool]] = set()
+
+    def __call__(self, batch: list[int]) -> Tensor:
+        self.batches.append(batch)
+        self.contexts.add((torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")))
+        return torch.tensor([[n, 2.0 * n] for n in batch], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("words", [(("bad",), ("good",)), (("come back",), ("good",))])
-def test_scores_keep_their_order_in_any_batches(
-    tiny_mlm: Path, words: tuple[tuple[str, ...], ...]
+@given(LENGTHS, st.integers(1, 100))
+def test_outputs_are_in_the_order_of_the_rows_in_any_batches(
+    lengths: list[int], batch_tokens: int
 ) -> None:
-    model = sharpened(load_mlm(tiny_mlm))
-    pattern = Pattern("p", parse_template("{text} so {mask}"), ("a", "b"), words)
-    encoder = PatternEncoder(pattern, load_tokenizer(tiny_mlm), 48)
-    encoded = encoder.encode(ROWS)
-
-    def scores(batch_tokens: int, rows: list[int]) -> np.ndarray:
-        return score_rows(
-            model,
-            [encoded[n] for n in rows],
-            encoder.layout,
-            encoder.words,
-            machine=machine(batch_tokens),
-            what="test",
-        )
-
-    whole = scores(6000, [0, 1, 2, 3, 4])
-    assert whole.shape == (5, 2)
-    assert np.diff(np.sort(whole[:, 0])).min() > 1e-3
-    for batch_tokens in (1, 20):
-        np.testing.assert_allclose(scores(batch_tokens, [4, 3, 2, 1, 0])[::-1], whole, atol=1e-5)
-    assert scores(100, []).shape == (0, 2)
+    forward = Recorder()
+    compute = replace(CPU, batch_tokens=batch_tokens)
+    found = read_rows(nn.Identity(), lengths, forward, compute=compute)
+    assert found.dtype == np.float32
+    assert found.tolist() == ([[n, 2.0 * n] for n in range(len(lengths))])
+    assert sorted(n for batch in forward.batches for n in batch) == list(range(len(lengths)))
+    for batch in forward.batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= batch_tokens
 
 
-def test_words_of_several_tokens_are_decoded_as_asked(tiny_mlm: Path) -> None:
-    model = sharpened(load_mlm(tiny_mlm))
-    words = (("come back",), ("good",))
-    pattern = Pattern("p", parse_template("{text} so {mask}"), ("a", "b"), words)
-    encoder = PatternEncoder(pattern, load_tokenizer(tiny_mlm), 48)
-    rows = encoder.encode(ROWS)
-    confident, parallel = (
-        score_rows(
-            model,
-            rows,
-            encoder.layout,
-            encoder.words,
-            machine=machine(),
-            what="test",
-            decoding=decoding,
-        )
-        for decoding in ("confident", "parallel")
-    )
-    slots = torch.tensor([row.slot for row in rows])
-    with torch.no_grad():
-        expected = label_scores(model, collate(rows, encoder.layout), slots, encoder.words)
-    np.testing.assert_allclose(parallel, expected.numpy(), atol=1e-4)
-    assert np.abs(confident - parallel).max() > 0.1
+def test_a_model_reads_in_inference_mode_without_dropout() -> None:
+    model, forward = nn.Dropout(0.5).train(), Recorder()
+    read_rows(model, [3], forward, compute=CPU)
+    assert not model.training
+    assert forward.contexts == {(True, False)}
+    read_rows(model, [3], forward, compute=CPU.at("bfloat16"))
+    assert forward.contexts == {(True, False), (True, True)}
 
 
-def test_a_model_is_scored_as_it_is_used(tiny_mlm: Path) -> None:
-    pattern = Pattern("p", parse_template("{text} {mask}"), ("a", "b"), (("bad",), ("good",)))
-    encoder = PatternEncoder(pattern, load_tokenizer(tiny_mlm), 48)
-    model = sharpened(load_mlm(tiny_mlm)).train()  # dropout would change the scores
-    found = [
-        score_rows(
-            model.train(),
-            encoder.encode(ROWS),
-            encoder.layout,
-            encoder.words,
-            machine=machine(),
-            what="test",
-        )
-        for _ in range(2)
-    ]
-    assert (found[0] == found[1]).all()
-    assert found[0].dtype == np.float32
+@given(st.integers(0, 40), st.integers(0, 60), st.integers(1, 200))
+def test_parts_are_all_rows_within_the_budget(count: int, width: int, batch_tokens: int) -> None:
+    parts = list(parts_within(count, width, replace(CPU, batch_tokens=batch_tokens)))
+    numbers = list(range(count))
+    assert [n for part in parts for n in numbers[part]] == numbers
+    for part in parts:
+        size = len(numbers[part])
+        assert size == 1 or (size > 0 and size * width <= batch_tokens)
 
 
-def test_logits_keep_their_order_in_any_batches(tiny_mlm: Path) -> None:
-    model, tokenizer = new_classifier(tiny_mlm, ("a", "b")), load_tokenizer(tiny_mlm)
-    sharpened(model)
-    encodings = encode_texts(tokenizer, ROWS, ["text"], 32)
-    pad = tokenizer.pad_token_id
-    with torch.no_grad():
-        expected = [
-            model(**pad_inputs(encodings, [n], pad, torch.device("cpu"))).logits[0].tolist()
-            for n in range(len(ROWS))
-        ]
-    assert np.diff(np.sort(np.array(expected)[:, 0])).min() > 1e-3
-    for size in (1, 20, 6000):
-        found = classify_rows(model, encodings, pad, machine=machine(size), what="test")
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-    nothing = {name: [] for name in encodings}
-    assert classify_rows(model, nothing, pad, machine=machine(), what="t").shape == (0, 2)
+def encoded(ids: list[int], boundary: int) -> Encoded:
+    return Encoded.of(ids[:boundary], Role.TEXT) + Encoded.of(ids[boundary:], Role.TEXT, 1)
 
 
-def test_inputs_are_padded_by_their_kind() -> None:
-    encodings = {"input_ids": [[5, 6, 7], [8]], "attention_mask": [[1, 1, 1], [1]]}
-    inputs = pad_inputs(encodings, [1, 0], 3, torch.device("cpu"))
-    assert inputs["input_ids"].tolist() == [[8, 3, 3], [5, 6, 7]]
-    assert inputs["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+def test_collate_pads_on_the_right() -> None:
+    rows = [encoded([5, 6, 7, 8], 3), encoded([9], 1)]
+    inputs = collate(rows, Padding(pad=3, has_types=True), CPU)
+    assert {name: values.tolist() for name, values in inputs.items()} == {
+        "input_ids": [[5, 6, 7, 8], [9, 3, 3, 3]],
+        "attention_mask": [[1, 1, 1, 1], [1, 0, 0, 0]],
+        "token_type_ids": [[0, 0, 0, 1], [0, 0, 0, 0]],
+    }
+    one_type = collate(rows, Padding(pad=3, has_types=True, second_type=0), CPU)
+    assert not one_type["token_type_ids"].any()
+    assert "token_type_ids" not in collate(rows, Padding(pad=3, has_types=False), CPU)
+
+
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(UserError) as error:
+        device_of(Compute(device="warp"))
+    assert str(error.value).startswith("machine.device: 'warp' cannot be used: ")
+    assert str(error.value).endswith("; 'auto' takes what is there")
+
+
+def test_the_device_is_what_is_there_and_threads_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert device_of(Compute(threads=1)) == torch.device("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert device_of(Compute(threads=1)) == torch.device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of(Compute(threads=1)) == torch.device("cuda")
+    assert device_of(CPU) == torch.device("cpu")
+    try:
+        device_of(Compute(device="cpu", threads=3))
+        assert torch.get_num_threads() == 3
+        monkeypatch.setattr("pet_pipeline.inference.usable_cores", lambda: 2)
+        device_of(Compute(device="cpu"))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_automatic_precision_is_bfloat16_where_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    cpu: Any = torch.cpu
+    monkeypatch.setattr(cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(cpu, "_is_amx_tile_supported", lambda: fast, raising=False)
+    assert resolve_precision(CPU.at("auto")) == ("bfloat16" if fast else "float32")
+    assert resolve_precision(CPU.at("bfloat16")) == "bfloat16"
+    assert resolve_precision(CPU) == "float32"
+    assert isinstance(autocast(CPU.at("auto")), torch.autocast) == fast
+    assert isinstance(autocast(CPU), contextlib.nullcontext)

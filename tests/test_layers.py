@@ -15,34 +15,37 @@ import pet_pipeline
 PACKAGE = Path(pet_pipeline.__file__).parent
 FLOORS = [  # top to bottom; names on one floor do not import each other
     {"cli"},
+    {"describe", "predicting"},
     {"report", "show"},
     {"stages"},
-    {"scoring"},
     {"search"},
-    {"pvp", "classifier"},
-    {"training", "inference", "pooling"},
-    {"mlm"},
-    {"pretrained"},
-    {"encoding", "batches"},
-    {"run"},
-    {"metrics"},
-    {"patterns", "data", "models", "progress", "truncation"},
-    {"config"},
-    {"errors", "seeds"},
+    {"pvp", "embedding"},
+    {"classifier", "demonstrations", "mlm"},
+    {"training", "pretrained"},
+    {"inference", "run"},
+    {"encoding", "sources"},
+    {"batches", "encoded", "calibration", "combining", "hub_datasets", "metrics", "units"},
+    {"compute", "fanout", "formats", "keys", "models", "optimisation", "patterns", "records"},
+    {"settings", "tables", "truncation"},
+    {"config", "progress"},
+    {"errors", "files", "seeds"},
 ]
 FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}
+BOOKKEEPING = {"run", "units", "keys", "fanout"}
 LEARNING = {
     "search",
-    "scoring",
     "pvp",
     "classifier",
+    "embedding",
+    "demonstrations",
     "training",
-    "inference",
-    "pooling",
     "mlm",
     "pretrained",
+    "inference",
     "encoding",
+    "encoded",
 }
+WITH_TORCH = LEARNING | {"describe", "predicting"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -68,8 +71,8 @@ def test_imports_go_down(file: Path) -> None:
     up = [name for name in imports(file) if name != me and FLOOR[name] <= FLOOR[me]]
     assert not up, f"{me} is on floor {FLOOR[me]} and imports {up}"
     if me in LEARNING:
-        assert "run" not in imports(file)
-    if me == "run":
+        assert not BOOKKEEPING & set(imports(file))
+    if me in BOOKKEEPING:
         assert not LEARNING & set(imports(file))
 
 
@@ -103,7 +106,35 @@ def test_heavy_imports_stay_in_the_learning_column(file: Path) -> None:
 
 
 def test_there_are_modules() -> None:
-    assert len(FILES) > 25
+    assert len(FILES) > 60
+
+
+def test_modules_without_a_tensor_need_no_torch() -> None:
+    assert "torch" not in loaded_after("pet_pipeline.encoding")
+    assert "torch" in loaded_after("pet_pipeline.inference")
+
+
+def loaded_after(module: str) -> set[str]:
+    """The modules that are loaded when one was imported."""
+    done = run("-c", f"import sys, {module}; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+OWNED = {"machine", "device", "batch_tokens", "threads"}  # by Compute; nothing else is handed them
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_where_and_how_fast_is_handed_on_as_one_value(file: Path) -> None:
+    if name_of(file) in {"compute", "cli"}:  # a person's options
+        return
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert not OWNED & {argument.arg for argument in arguments}, node.name
+            assert (
+                len(arguments) - (arguments[:1] != [] and arguments[0].arg in ("self", "cls")) <= 8
+            )
 
 
 def test_public_names() -> None:
@@ -122,7 +153,7 @@ def test_plans_and_help_need_no_torch() -> None:
     light = sorted(
         ".".join(("pet_pipeline", *file.relative_to(PACKAGE).with_suffix("").parts))
         for file in FILES
-        if name_of(file) not in {*LEARNING, "__init__"}
+        if name_of(file) not in {*WITH_TORCH, "__init__"}
     )
     assert {"pet_pipeline.cli", "pet_pipeline.run", "pet_pipeline.stages.finetune"} <= set(light)
     program = (

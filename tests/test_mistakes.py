@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from conftest import save_t5, wordpiece_tokenizer
+from testing import save_t5, wordpiece_tokenizer
 from transformers import (
     BartConfig,
     BertConfig,
@@ -27,10 +27,10 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from pet_pipeline.classifier import save_classifier
+from pet_pipeline.classifier import Classifier
 from pet_pipeline.cli import app
 from pet_pipeline.config import EMBEDDED_MODEL
-from pet_pipeline.pretrained import load_tokenizer, new_classifier
+from pet_pipeline.models import ModelFolder
 
 LABELS = ["sad", "sad", "happy", "happy"]
 TEXTS = ["bad day", "awful food", "great day", "good food"]
@@ -69,8 +69,8 @@ class Shop:
         return Path(shutil.copytree(self.mlm, self.folder / "enc"))
 
     def classifier(self, *columns: str) -> None:
-        model, tokenizer = new_classifier(self.mlm, ("sad", "happy")), load_tokenizer(self.mlm)
-        save_classifier(model, tokenizer, self.folder / "clf", columns, 16)
+        made = Classifier.new(ModelFolder(self.mlm), ("sad", "happy"), columns, 16, seed=0)
+        made.save(self.folder / "clf")
 
     def pet(self, *words: str) -> str:
         """The message of a command that ends with exit code 2 and has trained nothing."""
@@ -140,6 +140,11 @@ def forget_mask(shop: Shop) -> None:
     file.write_text(json.dumps(config))
 
 
+def pickled(shop: Shop) -> None:
+    shop.remove("model/model.safetensors")
+    torch.save({"weight": Path("of another class")}, shop.mlm / "pytorch_model.bin")
+
+
 def forget_padding(folder: Path) -> None:
     tokenizer = wordpiece_tokenizer()
     tokenizer.pad_token = None
@@ -190,7 +195,7 @@ SETTINGS: dict[str, Row] = {
     "seeds twice": (
         right,
         sets("finetune.seeds=[1, 1]"),
-        "settings: finetune.seeds: 1 stands there twice; found [1, 1]",
+        "settings: finetune.seeds: duplicate value 1; found [1, 1]",
     ),
     "no seeds": (
         right,
@@ -199,15 +204,23 @@ SETTINGS: dict[str, Row] = {
     ),
     "choice": (
         right,
-        sets("ensemble.weights=best"),
-        "settings: ensemble.weights: input should be 'uniform', 'wmean' or 'fitted'; found 'best'",
+        sets("ensemble.fit_on=best"),
+        "settings: ensemble.fit_on: input should be 'folds' or 'development'; found 'best'",
+    ),
+    "weights": (
+        right,
+        sets("ensemble.weights=wman", "calibration.method=yes"),
+        "2 problems:\n"
+        "  - ensemble.weights: 'wman' is not one of 'uniform', 'wmean', 'fitted'; did you mean "
+        "'wmean'?\n"
+        "  - calibration.method: 'yes' is not one of 'none', 'contextual', 'pmi'",
     ),
     "several": (
         right,
-        sets("finetune.step=1", "distill.steps=0"),
+        sets("finetune.step=1", "baseline.steps=0"),
         "2 problems:\n"
         "  - settings: finetune.step: no such setting; did you mean 'steps'?\n"
-        "  - settings: distill.steps: input should be greater than or equal to 1; found 0",
+        "  - settings: baseline.steps: input should be greater than or equal to 1; found 0",
     ),
     "set without =": (
         right,
@@ -260,7 +273,7 @@ SETTINGS: dict[str, Row] = {
         sets("ensemble.weights=fitted", "ensemble.fit_on=development"),
         "ensemble.fit_on: 'development' needs data.development; 'folds' does not",
     ),
-    "fitted on one row a label": (
+    "fitted on one row per label": (
         right,
         sets("ensemble.weights=fitted", "data.k=1"),
         "ensemble.weights: 'fitted' holds out some rows of a label to tune on the others, and no "
@@ -275,7 +288,7 @@ PATTERNS = {
     'template = "{text} {sep} {mask} {sep}"': (
         "template has 2 {sep}; a model takes at most two segments"
     ),
-    'template = "{txet} {mask}"': "{txet} is no column of this task; did you mean 'text'?",
+    'template = "{txet} {mask}"': "{txet} is not a column of this task; did you mean 'text'?",
     'template = "{text:keeep} {mask}"': "{text:keeep}: no such spec; did you mean 'keep'?",
     'template = "{text} {mask"': "template: expected '}' before end of string",
     'template = "{text!r} {mask}"': (
@@ -284,16 +297,16 @@ PATTERNS = {
     'template = "{mask}"': "template has no text column; there are 'text'",
     "": 'no template; write template = "... {mask} ..."',
     f'{WORDS}template = "{{text}} {{mask}}"': (
-        "template must stand above [verbalizer]; below it, it counts as a label"
+        "template must come before [verbalizer]; after it, it counts as a label"
     ),
     'template = "{text} {mask}"\n[verbalizer]\nsad = ["bad"]': (
         "verbalizer: no word for label 'happy'"
     ),
     f'template = "{{text}} {{mask}}"\n{WORDS}hapy = ["great"]': (
-        "verbalizer: 'hapy' is no label of this task; did you mean 'happy'?"
+        "verbalizer: 'hapy' is not a label of this task; did you mean 'happy'?"
     ),
     'template = "{text} {mask}"\n[verbalizer]\nsad = ["bad"]\nhappy = ["bad"]': (
-        "verbalizer: 'bad' stands for both 'sad' and 'happy'"
+        "verbalizer: 'bad' is used for both 'sad' and 'happy'"
     ),
     'template = "{text} {mask}"\n[verbalizer]\nsad = ["bad"]\nhappy = [" good"]': (
         "verbalizer: ' good' has spaces around it; the template says where they are"
@@ -301,12 +314,12 @@ PATTERNS = {
 }
 TASKS = {
     f'{TASK}metric = "acuracy"\n{WORDS}': (
-        "metric: 'acuracy' is no metric; did you mean 'accuracy'?"
+        "metric: 'acuracy' is not a metric; did you mean 'accuracy'?"
     ),
     'columns = ["text"]\nlabels = ["a", "b", "c"]\nmetric = "f1"': (
         "metric: 'f1' is for two labels, here are 3; 'f1_macro' is for any number"
     ),
-    'columns = ["text"]\nlabels = ["sad", "sad"]': "labels: 'sad', 'sad' has a name twice",
+    'columns = ["text"]\nlabels = ["sad", "sad"]': "labels: 'sad', 'sad' has a duplicate name",
     'columns = ["id"]\nlabels = ["sad", "happy"]': (
         "columns: 'id' has a meaning of its own; give the column another name"
     ),
@@ -374,12 +387,12 @@ TABLES: dict[str, Row] = {
         sets("data.development=dev.parquet"),
         "data.development: dev.parquet: no such file or folder; did you mean 'test.parquet'?",
     ),
-    "mapping of a column that the task has not": (
+    "mapping of a column that the task does not have": (
         right,
         sets("data.columns={txt='text'}"),
-        "data.columns: 'txt' is no column of the task; did you mean 'text'?",
+        "data.columns: 'txt' is not a column of the task; did you mean 'text'?",
     ),
-    "mapping to a column that the tables have not": (
+    "mapping to a column that the tables do not have": (
         right,
         sets("data.columns={text='message'}", "data.test=''", "data.labelled=''"),
         "data.pool: pool.parquet has no column 'message'; there are 'text'",
@@ -387,12 +400,27 @@ TABLES: dict[str, Row] = {
     "unknown label": (
         table("labelled", text=TEXTS, label=["sad", "sad", "hapy", "hapy"]),
         RUN,
-        "labelled.parquet: 'hapy' (2 rows) is no label of the task; did you mean 'happy'?",
+        "labelled.parquet: 'hapy' (2 rows) is not a label of the task; did you mean 'happy'?",
+    ),
+    "three unknown labels": (
+        table("labelled", text=TEXTS, label=["hapy", "sat", "hapy", "neutral"]),
+        RUN,
+        "3 problems:\n"
+        "  - labelled.parquet: 'hapy' (2 rows) is not a label of the task; did you mean 'happy'?\n"
+        "  - labelled.parquet: 'sat' (1 row) is not a label of the task; did you mean 'sad'?\n"
+        "  - labelled.parquet: 'neutral' (1 row) is not a label of the task; there are 'sad', "
+        "'happy'",
+    ),
+    "a label without rows": (
+        table("labelled", text=["bad day", "awful food"], label=["sad", "sad"]),
+        RUN,
+        "labelled.parquet: no row is labelled 'happy', and a label without rows is never predicted "
+        "after tuning; label one row, or leave the label out of task.toml",
     ),
     "numbered labels": (
         table("labelled", text=TEXTS, label=[0, 0, 0, 0]),
         RUN,
-        "labelled.parquet: '0' (4 rows) is no label of the task; there are 'sad', 'happy'",
+        "labelled.parquet: '0' (4 rows) is not a label of the task; there are 'sad', 'happy'",
     ),
     "no label": (
         table("test", text=TEXTS, label=["sad", None, "happy", "happy"]),
@@ -406,20 +434,20 @@ TABLES: dict[str, Row] = {
         ),
         RUN,
         "2 problems:\n"
-        "  - labelled.parquet: 'hapy' (1 row) is no label of the task; did you mean 'happy'?\n"
-        "  - pool.parquet: row 1 has an id that stands there before (1 such rows); ids must be "
+        "  - labelled.parquet: 'hapy' (1 row) is not a label of the task; did you mean 'happy'?\n"
+        "  - pool.parquet: row 1 has a duplicate id (1 such row); ids must be "
         "unique; without the column, row numbers serve",
     ),
     "duplicate id": (
         table("pool", id=["a", "b", "a", "c"], text=TEXTS),
         RUN,
-        "pool.parquet: row 2 has an id that stands there before (1 such rows); ids must be unique; "
+        "pool.parquet: row 2 has a duplicate id (1 such row); ids must be unique; "
         "without the column, row numbers serve",
     ),
     "null id": (
         table("labelled", id=["a", None, "b", "c"], text=TEXTS, label=LABELS),
         RUN,
-        "labelled.parquet: 1 rows have no id; fill or drop the column",
+        "labelled.parquet: 1 row has no id; fill or drop the column",
     ),
     "rows without text": (
         table("labelled", text=["a", " ", "b", None], label=LABELS),
@@ -455,8 +483,8 @@ TABLES: dict[str, Row] = {
     "no UTF-8": (
         written("pool.csv", "text\né\n".encode("latin-1")),
         on("pool", "pool.csv"),
-        "data.pool: pool.csv: cannot be read: In CSV column #0: Row #2: CSV conversion error to "
-        "string: invalid UTF8 data",
+        "pool.csv: cannot be read: In CSV column #0: Row #2: CSV conversion error to string: "
+        "invalid UTF8 data",
     ),
     "bad JSON": (
         written("pool.jsonl", '{"text": "a"}\n{"text": \n'),
@@ -476,7 +504,7 @@ TABLES: dict[str, Row] = {
     "unknown protocol": (
         right,
         on("pool", "s4://bucket/pool.csv"),
-        "data.pool: s4://bucket/pool.csv: Protocol not known: s4",
+        "data.pool: s4://bucket/pool.csv: cannot be read: Protocol not known: s4",
     ),
 }
 
@@ -486,17 +514,17 @@ MODELS: dict[str, Row] = {
     "no folder": (
         right,
         (*RUN, "--model", "./modell"),
-        "model: ./modell: no such folder, and no hub name; did you mean 'model'?",
+        "model: ./modell: no such folder, and not a hub name; did you mean 'model'?",
     ),
     "no model in it": (
         right,
         (*RUN, "--model", "mood"),
-        "model: mood has no config.json; name a folder that a model is in",
+        "model: mood has no config.json; name a folder that contains a model",
     ),
     "not in the cache": (
         right,
         (*RUN, "--model", "no-such-model"),
-        "model: no-such-model is no folder here, is not in the cache, and the hub cannot be reached",
+        "model: no-such-model is not a folder here, is not in the cache, and the hub cannot be reached",
     ),
     "no configuration": (
         written("model/config.json", '{"hidden_size": 8}'),
@@ -541,7 +569,13 @@ MODELS: dict[str, Row] = {
     "no weights": (
         lambda shop: shop.remove("model/model.safetensors"),
         RUN,
-        "model: model cannot be loaded: Error no file named model.safetensors found in directory model.",
+        "model: model cannot be loaded: Error no file named model.safetensors, or pytorch_model.bin, found in directory model.",
+    ),
+    "a pickle of more than weights": (
+        pickled,
+        RUN,
+        "model: model: its pytorch_model.bin holds more than weights and is not loaded; convert "
+        "it: load the model where you trust it and call model.save_pretrained(FOLDER)",
     ),
     "no mask": (forget_mask, RUN, "model: model has no mask token; name a masked LM"),
     "no tokenizer": (
@@ -586,7 +620,7 @@ MODELS: dict[str, Row] = {
     "max_tokens too few": (
         right,
         sets("finetune.max_tokens=4"),
-        "finetune.max_tokens: 4 is too few; 8 is the least",
+        "finetune.max_tokens: 4 is too few; the minimum is 8",
     ),
     "max_tokens too many": (
         right,
@@ -602,12 +636,12 @@ STUDENTS: dict[str, Row] = {
     "no folder": (
         right,
         sets("distill.model=./modell"),
-        "distill.model: ./modell: no such folder, and no hub name; did you mean 'model'?",
+        "distill.model: ./modell: no such folder, and not a hub name; did you mean 'model'?",
     ),
     "no model in it": (
         right,
         sets("distill.model=mood"),
-        "distill.model: mood has no config.json; name a folder that a model is in",
+        "distill.model: mood has no config.json; name a folder that contains a model",
     ),
     "broken weights": (
         student(lambda folder: (folder / "model.safetensors").write_bytes(b"")),
@@ -647,7 +681,7 @@ SEARCHES: dict[str, Row] = {
     "generator": (
         right,
         sets('search.generators=["nlm"]'),
-        "settings: search.generators.0: input should be 'mlm', 't5', 'autoprompt', 'mine' or 'seed'; found 'nlm'",
+        "search.generators: 'nlm' is not one of 'mlm', 't5', 'autoprompt', 'mine', 'connectors'; did you mean 'mlm'?",
     ),
     "generators": (
         right,
@@ -657,7 +691,7 @@ SEARCHES: dict[str, Row] = {
     "label words": (
         right,
         sets("search.label_words=yes"),
-        "settings: search.label_words: input should be 'none', 'assignment' or 'amulap'; found 'yes'",
+        "search.label_words: 'yes' is not one of 'none', 'assignment', 'amulap'",
     ),
     "without labels": (
         right,
@@ -667,7 +701,7 @@ SEARCHES: dict[str, Row] = {
         "  - search.label_words: needs labelled texts, data.labelled\n"
         "  - demonstrations.enabled: needs labelled texts, data.labelled",
     ),
-    "templates on one row a label": (
+    "templates on one row per label": (
         right,
         sets(TEMPLATES, "data.k=1"),
         "search.templates: compares templates on some rows of a label after tuning on the others, "
@@ -676,7 +710,8 @@ SEARCHES: dict[str, Row] = {
     "label words for a label without rows": (
         table("labelled", text=["bad day", "awful food"], label=["sad", "sad"]),
         sets("search.label_words=amulap"),
-        "search.label_words: no row is labelled 'happy'; add rows",
+        "labelled.parquet: no row is labelled 'happy', and a label without rows is never predicted "
+        "after tuning; label one row, or leave the label out of task.toml",
     ),
     "no t5": (
         right,
@@ -686,7 +721,7 @@ SEARCHES: dict[str, Row] = {
     "no folder of a t5": (
         right,
         sets(*T5, "search.t5=./modell"),
-        "search.t5: ./modell: no such folder, and no hub name; did you mean 'model'?",
+        "search.t5: ./modell: no such folder, and not a hub name; did you mean 'model'?",
     ),
     "no t5 in the folder": (
         right,
@@ -714,7 +749,7 @@ SEARCHES: dict[str, Row] = {
     "no encoder": (
         right,
         sets(EXAMPLES, "demonstrations.encoder=./modell"),
-        "demonstrations.encoder: ./modell: no such folder, and no hub name; did you mean 'model'?",
+        "demonstrations.encoder: ./modell: no such folder, and not a hub name; did you mean 'model'?",
     ),
     "a broken encoder": (
         student(lambda folder: (folder / "model.safetensors").write_bytes(b"")),
@@ -726,10 +761,130 @@ SEARCHES: dict[str, Row] = {
         sets("demonstrations.filter=0.0"),
         "settings: demonstrations.filter: input should be greater than 0; found 0.0",
     ),
-    "calibrate": (
+    "calibration": (
         right,
-        sets("pooling.calibrate=yes"),
-        "settings: pooling.calibrate: input should be 'none', 'contextual' or 'pmi'; found 'yes'",
+        sets("calibration.prior=yes"),
+        "settings: calibration.prior: input should be 'content-free' or 'pool'; found 'yes'",
+    ),
+    "the former name of a generator": (
+        right,
+        sets('search.generators=["mlm", "seed"]'),
+        "search.generators: 'seed' is not one of 'mlm', 't5', 'autoprompt', 'mine', 'connectors'; "
+        "its name is now 'connectors'",
+    ),
+    "label words and weights by the same rows": (
+        right,
+        sets("search.label_words=assignment", "ensemble.weights=fitted"),
+        "ensemble.weights: 'fitted' would weigh models on the labelled rows that "
+        "search.label_words chose their words on; take 'uniform', or 'fitted' with "
+        'ensemble.fit_on = "development"',
+    ),
+}
+
+NEW_NAME = "this setting has a new name; write"
+FORMER: dict[str, Row] = {
+    "revision": (
+        right,
+        sets("revision=v1"),
+        f'settings: revision: {NEW_NAME} model = "NAME@REVISION"',
+    ),
+    "section": (
+        written("my.toml", "[pooling]\n"),
+        ("config", "my.toml"),
+        f"my.toml: pooling: {NEW_NAME} [calibration]",
+    ),
+    "two of a section": (
+        written("my.toml", "[pooling]\ncalibrate = 'pmi'\nprior = 'pool'\n"),
+        ("run", "my.toml"),
+        "2 problems:\n"
+        f"  - my.toml: pooling.calibrate: {NEW_NAME} calibration.method\n"
+        f"  - my.toml: pooling.prior: {NEW_NAME} calibration.prior",
+    ),
+    "likely": (
+        right,
+        sets("search.likely=9"),
+        f"settings: search.likely: {NEW_NAME} search.candidates_per_label",
+    ),
+    "in a run": (
+        written("run/config.toml", 'task = "mood"\n[pooling]\ncalibrate = "none"'),
+        ("status", "run"),
+        f"run/config.toml: pooling.calibrate: {NEW_NAME} calibration.method",
+    ),
+}
+
+NO_HUB = "is not a folder here, is not in the cache, and the hub cannot be reached"
+NO_DATA_SET = "the hub cannot be reached, and the data set is not in the cache"
+IN_A_RUN = 'task = "mood"\nmodel = "{}"\n[data]\npool = "{}"'
+OFFLINE: dict[str, Row] = {
+    "model": (
+        right,
+        (*RUN, "--model", "no/such-model"),
+        f"model: no/such-model {NO_HUB}",
+    ),
+    "model, in a plan": (
+        right,
+        (*RUN, "--model", "no/such-model", "--plan"),
+        f"model: no/such-model {NO_HUB}",
+    ),
+    "model of a run": (
+        written("run/config.toml", IN_A_RUN.format("no/such-model", "pool.parquet")),
+        ("status", "run"),
+        f"model: no/such-model {NO_HUB}",
+    ),
+    "model to look at patterns": (
+        right,
+        ("patterns", "mood", "--model", "no/such-model"),
+        f"model: no/such-model {NO_HUB}",
+    ),
+    "model at a revision": (
+        right,
+        (*RUN, "--model", "no/such-model@v1"),
+        f"model: no/such-model {NO_HUB}",
+    ),
+    "model of a commit": (
+        right,
+        (*RUN, "--model", f"no/such-model@{'0' * 40}", "--set", "learning_rate=1e-4"),
+        "model: no/such-model: no configuration: We couldn't connect to 'https://huggingface.co' "
+        "to load the files, and couldn't find them in the cached files.",
+    ),
+    "model of a commit, whose size is not known": (
+        right,
+        (*RUN, "--model", f"no/such-model@{'0' * 40}"),
+        "no/such-model: its configuration cannot be fetched: An error happened while trying to "
+        "locate the file on the Hub and we cannot find the requested files in the local cache. "
+        "Please check your connection and try again or make sure your Internet connection is on.",
+    ),
+    "student": (
+        right,
+        sets("distill.model=no/such-model"),
+        f"distill.model: no/such-model {NO_HUB}",
+    ),
+    "data set": (
+        right,
+        on("pool", "datasets:no/such-set:train"),
+        f"data.pool: datasets:no/such-set:train: {NO_DATA_SET}",
+    ),
+    "two data sets": (
+        right,
+        (*on("pool", "datasets:no/such-set:train"), "--test", "datasets:no/such-set:test"),
+        "2 problems:\n"
+        f"  - data.test: datasets:no/such-set:test: {NO_DATA_SET}\n"
+        f"  - data.pool: datasets:no/such-set:train: {NO_DATA_SET}",
+    ),
+    "data set of a run": (
+        written("run/config.toml", IN_A_RUN.format("model", "datasets:no/such-set:train")),
+        ("status", "run"),
+        f"data.pool: datasets:no/such-set:train: {NO_DATA_SET}",
+    ),
+    "data set to look at patterns": (
+        right,
+        ("patterns", "mood", "--table", "datasets:no/such-set:train"),
+        f"--table: datasets:no/such-set:train: {NO_DATA_SET}",
+    ),
+    "data set without a split": (
+        right,
+        on("pool", "datasets:no/such-set"),
+        "data.pool: datasets:no/such-set: write datasets:NAME:SPLIT or datasets:NAME:CONFIG:SPLIT",
     ),
 }
 
@@ -743,16 +898,16 @@ PLACES: dict[str, Row] = {
     "output has something else in it": (
         written("run/thesis.txt", ""),
         RUN,
-        "output: run has files in it and is no run (no config.toml); name a new folder",
+        "output: run has files in it and is not a run (no config.toml); name a new folder",
     ),
     "output of another task": (
         written("run/config.toml", 'task = "other"'),
         RUN,
         "output: run is the run of another task, other; name another folder",
     ),
-    "output of another version": (
+    "status of another version": (
         written("run/config.toml", 'task = "mood"\n[finetune]\nlearn_rate = 1.0'),
-        RUN,
+        ("status", "run"),
         "run/config.toml: finetune.learn_rate: no such setting; did you mean 'learning_rate'?",
     ),
     "until": (
@@ -781,12 +936,12 @@ PLACES: dict[str, Row] = {
     "status of no run": (
         right,
         ("status", "mood"),
-        "mood: no run (no config.toml); name the folder that --output named",
+        "mood: not a run (no config.toml); name the folder that --output named",
     ),
     "status of nothing": (
         right,
         ("status", "nowhere"),
-        "nowhere: no run (no config.toml); name the folder that --output named",
+        "nowhere: not a run (no config.toml); name the folder that --output named",
     ),
 }
 
@@ -809,7 +964,7 @@ PREDICT: dict[str, Row] = {
     "output for a text": (
         READY,
         predict("--text", "a", "--output", "o.parquet"),
-        "predict: --output goes with --table; what --text gets is shown here",
+        "predict: --output goes with --table; the labels of --text are shown here",
     ),
     "pair for a table": (
         READY,
@@ -825,6 +980,11 @@ PREDICT: dict[str, Row] = {
         READY,
         predict(*POOL, "--output", "pool.parquet/o/o.parquet"),
         "--output: pool.parquet/o/o.parquet: Not a directory; name another file",
+    ),
+    "output in a file": (
+        READY,
+        predict(*POOL, "--output", "pool.parquet/o.parquet"),
+        "--output: pool.parquet is a file; name a file in a folder",
     ),
     "no folder": (
         right,
@@ -865,7 +1025,7 @@ PREDICT: dict[str, Row] = {
     "mapping of an unknown column": (
         READY,
         predict(*POOL, "--output", "o.parquet", "--column", "txt=text"),
-        "--column txt=text: 'txt' is no column here; did you mean 'text'?",
+        "--column txt=text: 'txt' is not a column here; did you mean 'text'?",
     ),
     "no table": (
         READY,
@@ -877,15 +1037,35 @@ PREDICT: dict[str, Row] = {
         predict("--table", "t.parquet", "--output", "o.parquet"),
         "--table: t.parquet has no rows",
     ),
+    "a table that cannot be read": (
+        lambda shop: (shop.classifier("text"), shop.table("t", text=[["a"], ["b"]])),
+        predict("--table", "t.parquet", "--output", "o.parquet"),
+        "--table: t.parquet: cannot be read: Unsupported cast from list<element: string> to utf8 using function cast_string",
+    ),
     "prior alone": (
         right,
         ("patterns", "mood", "--prior"),
         "--prior: needs --model and --table; it is the model's view of the rows",
     ),
+    "prior of a broken model": (
+        written("model/model.safetensors", b"no weights"),
+        ("patterns", "mood", *POOL, "--model", "model", "--prior"),
+        f"model: {WEIGHTS}: header too large",
+    ),
+    "patterns without a mask token": (
+        forget_mask,
+        ("patterns", "mood", "--model", "model"),
+        "model: model has no mask token; name a masked LM",
+    ),
+    "patterns of a table that cannot be read": (
+        lambda shop: shop.table("t", text=[["a"], ["b"]]),
+        ("patterns", "mood", "--table", "t.parquet"),
+        "--table: t.parquet: cannot be read: Unsupported cast from list<element: string> to utf8 using function cast_string",
+    ),
     "patterns with a mapping of an unknown column": (
         right,
         ("patterns", "mood", *POOL, "--column", "txt=a"),
-        "--column txt=a: 'txt' is no column here; did you mean 'text'?",
+        "--column txt=a: 'txt' is not a column here; did you mean 'text'?",
     ),
     "patterns of a table without the column": (
         table("t", txt=TEXTS),
@@ -910,6 +1090,8 @@ MISTAKES = {
     "model": MODELS,
     "student": STUDENTS,
     "search": SEARCHES,
+    "former": FORMER,
+    "offline": OFFLINE,
     "place": PLACES,
     "predict": PREDICT,
 }

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, TOKENIZERS, WORDS, random_mlm, sharpened
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from testing import (
+    ARCHITECTURES,
+    CPU,
+    SMALL,
+    TOKENIZERS,
+    UNUSUAL,
+    WORDS,
+    random_mlm,
+    sharpened,
+)
+from torch import Tensor
 from torch.nn import functional
+from transformers import BertConfig, BertForMaskedLM
+from transformers.modeling_outputs import MaskedLMOutput
 
-from pet_pipeline.encoding import LabelWords, PatternEncoder, collate, layout_of
-from pet_pipeline.mlm import confident_scores, label_scores, mlm_loss, token_logits
-from pet_pipeline.patterns import Pattern, parse_template
-from pet_pipeline.pretrained import load_mlm, load_tokenizer
+from pet_pipeline import mlm
+from pet_pipeline.compute import Compute
+from pet_pipeline.encoded import Encoded, Role
+from pet_pipeline.encoding import PatternEncoder
+from pet_pipeline.mlm import MaskedLM, MaskedText, mask_texts, own_logits, token_logits
+from pet_pipeline.models import ModelFolder
+from pet_pipeline.patterns import pattern_of
 
 VOCABULARY = {"vocab_size": 90, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SHARED = [HealthCheck.function_scoped_fixture]
+Inputs = dict[str, Tensor]
 
 
 def tiny(name: str) -> Any:
     special = {"cls_token_id": 1, "sep_token_id": 2} if name == "modernbert" else {}
-    model = random_mlm(name, **VOCABULARY, **special)
-    with torch.no_grad():  # biases start at zero, where a lost one would not be noticed
+    return with_biases(random_mlm(name, **VOCABULARY, **special))
+
+
+def with_biases(model: Any) -> Any:
+    """The model with all parameters moved: biases start at zero, where a lost one does not show."""
+    torch.manual_seed(7)
+    with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
-    return model
+    return model.eval()
 
 
-def batch() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def batch() -> tuple[Inputs, Tensor]:
     torch.manual_seed(1)
     ids = torch.randint(5, 90, (3, 12))
     attention = torch.ones_like(ids)
@@ -63,7 +86,7 @@ def test_logits_are_not_rounded_to_bfloat16() -> None:
         assert (logits != logits.bfloat16().float()).float().mean() > 0.9
 
 
-def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     loss.backward()
     return {
@@ -89,25 +112,7 @@ def test_gradients_are_those_of_the_whole_model(name: str, columns: list[int] | 
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_with_its_tokenizer(name: str, mlm_of: Callable[[str], Path]) -> None:
-    folder = mlm_of(name)
-    model, tokenizer = load_mlm(folder).eval(), load_tokenizer(folder)
-    template = parse_template("{text} it was {mask}. {sep} so so")
-    pvp = PatternEncoder(Pattern("p", template, ("a", "b"), (("bad",), ("great",))), tokenizer, 48)
-    assert pvp.problems() == []
-    rows = pvp.encode(ROWS)
-    inputs, slots = collate(rows, pvp.layout), torch.tensor([row.slot for row in rows])
-    texts = [f"{row['text']} it was {tokenizer.mask_token}." for row in ROWS]
-    plain = tokenizer(texts, ["so so"] * len(texts), padding=True, return_tensors="pt")
-    with torch.no_grad():
-        found = label_scores(model, inputs, slots, pvp.words)
-        whole = model(**plain).logits[plain["input_ids"] == tokenizer.mask_token_id]
-    words = [word for (word,) in pvp.words.words]
-    torch.testing.assert_close(found, whole[:, words], atol=1e-5, rtol=0)
-
-
-def test_no_hook_is_left_behind_by_an_error() -> None:
+def test_no_hook_is_left_after_an_error() -> None:
     model, (inputs, positions) = tiny("bert"), batch()
     with pytest.raises(IndexError):
         token_logits(model, {**inputs, "input_ids": inputs["input_ids"] + 90}, positions)
@@ -115,217 +120,346 @@ def test_no_hook_is_left_behind_by_an_error() -> None:
     assert not model.get_output_embeddings()._forward_pre_hooks
 
 
-def encoder(tiny_mlm: Path, words: tuple[tuple[str, ...], ...]) -> PatternEncoder:
-    labels = tuple(f"label-{n}" for n in range(len(words)))
-    pattern = Pattern("p", parse_template("{text} it was {mask}."), labels, words)
-    return PatternEncoder(pattern, load_tokenizer(tiny_mlm), 48)
-
-
 ROWS = [{"text": "the film was long"}, {"text": "nice"}, {"text": "a very good day and more of it"}]
 LONG = (("come back", "great"), ("never come back", "bad", "in other words"))
+PLAIN = (("great", "good"), ("bad",))
 
 
-def test_one_token_words_are_scored_by_the_mean_of_their_logits(tiny_mlm: Path) -> None:
-    pvp, model = encoder(tiny_mlm, (("great", "good"), ("bad",))), load_mlm(tiny_mlm).eval()
+def encoder(
+    lm: MaskedLM, words: tuple[tuple[str, ...], ...], template: str = "{text} it was {mask}."
+) -> PatternEncoder:
+    labels = tuple(f"label-{n}" for n in range(len(words)))
+    return PatternEncoder(pattern_of("p", template, labels, words), lm.tokenizer, 48)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_with_its_tokenizer(name: str, mlm_of: Callable[[str], Path]) -> None:
+    lm = MaskedLM.load(ModelFolder(mlm_of(name)), CPU)
+    assert lm.has_shortcut
+    pvp = encoder(lm, (("bad",), ("great",)), "{text} it was {mask}. {sep} so so")
+    assert pvp.problems() == []
+    mask = lm.tokenizer.mask_token
+    texts = [f"{row['text']} it was {mask}." for row in ROWS]
+    plain = lm.tokenizer(texts, ["so so"] * len(texts), padding=True, return_tensors="pt")
     rows = pvp.encode(ROWS)
-    inputs, slots = collate(rows, pvp.layout), torch.tensor([row.slot for row in rows])
+    assert {name: v.tolist() for name, v in lm.inputs(rows).items()} == {
+        name: v.tolist() for name, v in plain.items()
+    }
     with torch.no_grad():
-        found = label_scores(model, inputs, slots, pvp.words)
-        whole = model(**inputs).logits[torch.arange(3), slots]
+        found = lm.label_scores(rows, pvp.words)
+        whole = lm.model(**plain).logits[plain["input_ids"] == lm.tokenizer.mask_token_id]
+    words = [word for (word,) in pvp.words.words]
+    torch.testing.assert_close(found, whole[:, words], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_where_the_shortcut_fails_the_models_own_logits_serve(
+    name: str, mlm_of: Callable[[str], Path]
+) -> None:
+    # MobileBERT's decoder is two matrices; ESM adds the decoder's bias elsewhere, and its
+    # embeddings depend on how many tokens are masked.
+    lm = MaskedLM.load(ModelFolder(mlm_of(name)), CPU)
+    lm = MaskedLM(with_biases(lm.model), lm.tokenizer, CPU)
+    assert not lm.has_shortcut
+    assert not lm.model.base_model._forward_hooks  # of the attempt
+    pvp, long = encoder(lm, PLAIN), encoder(lm, LONG)
+    rows = pvp.encode(ROWS)
+    with torch.no_grad():
+        found = lm.label_scores(rows, pvp.words)
+        whole = [  # one by one, without padding
+            lm.model(**lm.inputs([row])).logits[0, row.slot.start] for row in rows
+        ]
+        filled = lm.confident_scores(long.encode(ROWS[:1]), long.words)
+        texts = mask_texts(rows, np.random.default_rng(0), fraction=0.5, lm=lm)
+        loss = lm.mlm_loss(texts)
+    great, good, bad = (word[0] for word in pvp.words.words)
+    expected = [torch.stack([(row[great] + row[good]) / 2, row[bad]]) for row in whole]
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=0)
+    assert filled.tolist()[0] == pytest.approx(slow_scores(lm, long, ROWS[0]), abs=1e-3)
+    assert float(loss) == pytest.approx(transformers_loss(lm, texts), rel=1e-4)
+
+
+def test_a_shortcut_that_disagrees_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = random_mlm("bert", vocab_size=206), TOKENIZERS["wordpiece"]()
+    for wrong, agrees in ((0.0, True), (0.1, False)):
+
+        def shortcut(*args: Any, wrong: float = wrong) -> Tensor:
+            logits = own_logits(*args)
+            logits[-1, 3] += wrong
+            return logits
+
+        monkeypatch.setattr(mlm, "token_logits", shortcut)
+        assert MaskedLM(model, tokenizer, CPU).has_shortcut is agrees
+
+
+class OtherStates(BertForMaskedLM):
+    """A model whose head reads the states from another place than the encoder's output."""
+
+    def forward(self, **inputs: Any) -> Any:
+        states = self.bert(**inputs, output_hidden_states=True).hidden_states[-1]
+        return MaskedLMOutput(logits=self.cls(states))
+
+
+def test_a_head_that_reads_all_states_is_noticed() -> None:
+    tokenizer = TOKENIZERS["wordpiece"]()
+    config = BertConfig(vocab_size=len(tokenizer), **SMALL, attn_implementation="eager")
+    model = OtherStates(config).eval()
+    lm = MaskedLM(model, tokenizer, CPU)
+    assert not lm.has_shortcut
+    pvp = encoder(lm, PLAIN)
+    assert pvp.problems() == []
+    with torch.no_grad():
+        assert lm.label_scores(pvp.encode(ROWS), pvp.words).shape == (len(ROWS), 2)
+
+
+def test_trying_the_shortcut_takes_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pet_pipeline.inference.usable_cores", lambda: 3)
+    MaskedLM(random_mlm("bert", vocab_size=206), TOKENIZERS["wordpiece"](), CPU)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_mlm: Path) -> MaskedLM:
+    return MaskedLM.load(ModelFolder(tiny_mlm), CPU)
+
+
+@pytest.fixture(scope="module")
+def peaked(tiny_mlm: Path) -> MaskedLM:
+    """A model sure of itself, whose scores depend on which masks are filled first."""
+    lm = MaskedLM.load(ModelFolder(tiny_mlm), CPU)
+    sharpened(lm.model)
+    return lm
+
+
+def test_one_token_words_are_scored_by_the_mean_of_their_logits(lm: MaskedLM) -> None:
+    pvp = encoder(lm, PLAIN)
+    rows = pvp.encode(ROWS)
+    with torch.no_grad():
+        found = lm.label_scores(rows, pvp.words)
+        whole = lm.model(**lm.inputs(rows)).logits
+    slots = [row.slot.start for row in rows]
+    whole = whole[torch.arange(3), slots]
     great, good, bad = (word[0] for word in pvp.words.words)
     expected = torch.stack([(whole[:, great] + whole[:, good]) / 2, whole[:, bad]], 1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_longer_words_are_scored_by_their_tokens_log_probabilities(tiny_mlm: Path) -> None:
-    pvp, model = encoder(tiny_mlm, LONG), load_mlm(tiny_mlm).eval()
+def test_normalised_scores_of_one_token_words_differ_from_logits_by_a_constant(
+    peaked: MaskedLM,
+) -> None:
+    pvp = encoder(peaked, PLAIN)
     rows = pvp.encode(ROWS)
-    inputs, slots = collate(rows, pvp.layout), torch.tensor([row.slot for row in rows])
     with torch.no_grad():
-        found = label_scores(model, inputs, slots, pvp.words)
-        log_probs = model(**inputs).logits.log_softmax(-1)
+        logits = peaked.label_scores(rows, pvp.words)
+        normalised = peaked.label_scores(rows, pvp.words, normalised=True)
+    assert (normalised < 0).all()
+    assert (normalised - logits).abs().max() > 1
+    torch.testing.assert_close(
+        normalised - normalised[:, :1], logits - logits[:, :1], atol=1e-4, rtol=0
+    )
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=SHARED)
+@given(st.lists(st.sampled_from(WORDS), min_size=2, max_size=6, unique=True))
+def test_one_token_words_are_ranked_as_by_their_logits(peaked: MaskedLM, chosen: list[str]) -> None:
+    pvp = encoder(peaked, tuple((word,) for word in chosen))
+    rows = pvp.encode(ROWS)
+    with torch.no_grad():
+        by_logit = peaked.label_scores(rows, pvp.words)
+        for scores in (
+            peaked.label_scores(rows, pvp.words, normalised=True),
+            peaked.confident_scores(rows, pvp.words),
+        ):
+            assert torch.equal(scores.argsort(1), by_logit.argsort(1))
+
+
+def test_words_of_several_tokens_are_scored_by_the_mean_of_their_log_probabilities(
+    lm: MaskedLM,
+) -> None:
+    pvp = encoder(lm, LONG)
+    rows = pvp.encode(ROWS)
+    with torch.no_grad():
+        found = lm.label_scores(rows, pvp.words)
+        log_probs = lm.model(**lm.inputs(rows)).logits.log_softmax(-1)
     for n, row in enumerate(rows):
         for label, group in enumerate(pvp.words.tokens):
             scores = [
-                sum(float(log_probs[n, row.slot + k, token]) for k, token in enumerate(word))
-                for word in group
+                np.mean([float(log_probs[n, row.slot.start + k, token]) for k, token in word_])
+                for word_ in (list(enumerate(word)) for word in group)
             ]
             assert float(found[n, label]) == pytest.approx(float(np.mean(scores)), abs=1e-4)
 
 
-def one_word_at_a_time(model: Any, row: Any, word: tuple[int, ...], pvp: PatternEncoder) -> float:
+@pytest.mark.parametrize("decoding", [MaskedLM.label_scores, MaskedLM.confident_scores])
+def test_words_of_different_lengths_are_comparable(lm: MaskedLM, decoding: Any) -> None:
+    # A model that knows nothing gives every token 1/206: by sums a long word could not win.
+    pvp = encoder(lm, LONG)
+    with torch.no_grad():
+        scores = decoding(lm, pvp.encode(ROWS), pvp.words)
+    assert (scores - np.log(1 / 206)).abs().max() < 1
+
+
+def one_word_at_a_time(lm: MaskedLM, row: Encoded, word: tuple[int, ...]) -> float:
     """The slow way: a slot of the word's length, the most confident of its tokens first."""
-    sized = row.with_masks(pvp.words.n_masks, len(word), pvp.layout.mask)
-    ids = torch.tensor([sized.ids])
-    types = torch.zeros_like(ids)
+    sized = row.with_slot([lm.layout.mask] * len(word))
+    inputs, slot = lm.inputs([sized]), sized.slot.start
     left, total = dict(enumerate(word)), 0.0
     while left:
         with torch.no_grad():
-            log_probs = model(input_ids=ids, token_type_ids=types).logits[0].log_softmax(-1)
-        place = max(left, key=lambda k: float(log_probs[sized.slot + k, left[k]]))
-        total += float(log_probs[sized.slot + place, left[place]])
-        ids[0, sized.slot + place] = left.pop(place)
-    return total
+            log_probs = lm.model(**inputs).logits[0].log_softmax(-1)
+        place = max(left, key=lambda k: float(log_probs[slot + k, left[k]]))
+        total += float(log_probs[slot + place, left[place]])
+        inputs["input_ids"][0, slot + place] = left.pop(place)
+    return total / len(word)
+
+
+def slow_scores(lm: MaskedLM, pvp: PatternEncoder, row: dict[str, str]) -> list[float]:
+    (encoded,) = pvp.encode([row])
+    return [
+        float(np.mean([one_word_at_a_time(lm, encoded, word) for word in group]))
+        for group in pvp.words.tokens
+    ]
+
+
+def within(lm: MaskedLM, batch_tokens: int) -> MaskedLM:
+    """The same model with another budget of inference batches."""
+    return MaskedLM(lm.model, lm.tokenizer, replace(CPU, batch_tokens=batch_tokens))
 
 
 WORD = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join)
 
 
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=10, deadline=None, suppress_health_check=SHARED)
 @given(
     st.lists(st.lists(WORD, min_size=1, max_size=3).map(tuple), min_size=2, max_size=3).map(tuple),
     st.integers(1, 200),
 )
 def test_any_words_are_filled_by_confidence(
-    peaked: Any, tiny_mlm: Path, words: tuple[tuple[str, ...], ...], batch_tokens: int
+    peaked: MaskedLM, words: tuple[tuple[str, ...], ...], batch_tokens: int
 ) -> None:
-    pvp = encoder(tiny_mlm, words)
-    rows = pvp.encode(ROWS)
-    cpu = torch.device("cpu")
+    pvp = encoder(peaked, words)
     with torch.no_grad():
-        found = confident_scores(
-            peaked, rows, pvp.layout, pvp.words, batch_tokens=batch_tokens, device=cpu
-        )
-    for n, row in enumerate(rows):
-        for label, group in enumerate(pvp.words.tokens):
-            expected = np.mean([one_word_at_a_time(peaked, row, word, pvp) for word in group])
-            assert float(found[n, label]) == pytest.approx(float(expected), abs=1e-3)
+        found = within(peaked, batch_tokens).confident_scores(pvp.encode(ROWS), pvp.words)
+    for scores, row in zip(found.tolist(), ROWS, strict=True):
+        assert scores == pytest.approx(slow_scores(peaked, pvp, row), abs=1e-3)
 
 
-@pytest.fixture(scope="module")
-def peaked(tiny_mlm: Path) -> Any:
-    """A model sure of itself, whose scores depend on which masks are filled first."""
-    return sharpened(load_mlm(tiny_mlm))
-
-
-def test_the_order_of_filling_counts(peaked: Any, tiny_mlm: Path) -> None:
-    pvp = encoder(tiny_mlm, LONG)
-    rows = pvp.encode(ROWS)
-    inputs, slots = collate(rows, pvp.layout), torch.tensor([row.slot for row in rows])
-    cpu = torch.device("cpu")
+@pytest.mark.parametrize("batch_tokens", [1, 40, 4000])
+@pytest.mark.parametrize("template", ["{text} it was {mask}.", "{mask} ! {sep} {text}"])
+def test_the_most_confident_mask_is_filled_first(
+    peaked: MaskedLM, batch_tokens: int, template: str
+) -> None:
+    pvp = encoder(peaked, LONG, template)
     with torch.no_grad():
-        parallel = label_scores(peaked, inputs, slots, pvp.words)
-        confident = confident_scores(
-            peaked, rows, pvp.layout, pvp.words, batch_tokens=99, device=cpu
-        )
+        found = within(peaked, batch_tokens).confident_scores(pvp.encode(ROWS), pvp.words)
+    for scores, row in zip(found.tolist(), ROWS, strict=True):
+        assert scores == pytest.approx(slow_scores(peaked, pvp, row), abs=1e-3)
+
+
+def test_the_order_of_filling_counts(peaked: MaskedLM) -> None:
+    pvp = encoder(peaked, LONG)
+    rows = pvp.encode(ROWS)
+    with torch.no_grad():
+        parallel = peaked.label_scores(rows, pvp.words)
+        confident = peaked.confident_scores(rows, pvp.words)
     assert (parallel - confident).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("words", [(("great", "good"), ("bad",)), LONG])
+@pytest.mark.parametrize("words", [PLAIN, LONG])
 def test_scores_are_not_rounded_by_autocast(
-    tiny_mlm: Path, words: tuple[tuple[str, ...], ...]
+    lm: MaskedLM, words: tuple[tuple[str, ...], ...]
 ) -> None:
-    pvp, model = encoder(tiny_mlm, words), load_mlm(tiny_mlm).eval()
+    pvp = encoder(lm, words)
     rows = pvp.encode(ROWS)
-    inputs, slots = collate(rows, pvp.layout), torch.tensor([row.slot for row in rows])
-    cpu = torch.device("cpu")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        scores = label_scores(model, inputs, slots, pvp.words)
-        confident = confident_scores(
-            model, rows, pvp.layout, pvp.words, batch_tokens=99, device=cpu
-        )
+        scores = lm.label_scores(rows, pvp.words)
+        confident = lm.confident_scores(rows, pvp.words)
     for found in (scores, confident):
         assert found.dtype == torch.float32
         assert not torch.equal(found, found.bfloat16().float())
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 40, 4000])
-def test_the_most_confident_mask_is_filled_first(
-    peaked: Any, tiny_mlm: Path, batch_tokens: int
-) -> None:
-    pvp, model = encoder(tiny_mlm, LONG), peaked
-    rows = pvp.encode(ROWS)
+@torch.no_grad()
+def transformers_loss(lm: MaskedLM, texts: Sequence[MaskedText]) -> float:
+    """The sum of the losses by transformers' own labels, text by text."""
+    total = 0.0
+    for text in texts:
+        inputs = lm.inputs([text.row])
+        labels = torch.full_like(inputs["input_ids"], -100)
+        labels[0, text.positions] = torch.from_numpy(text.targets)
+        total += float(lm.model(**inputs, labels=labels).loss) * len(text.positions)
+    return total
+
+
+def test_the_mlm_loss_is_the_models_own(lm: MaskedLM) -> None:
+    rows = encoder(lm, LONG).encode(ROWS)
+    texts = mask_texts(rows, np.random.default_rng(3), fraction=0.5, lm=lm)
+    assert len({len(text.row) for text in texts}) > 1
     with torch.no_grad():
-        found = confident_scores(
-            model,
-            rows,
-            pvp.layout,
-            pvp.words,
-            batch_tokens=batch_tokens,
-            device=torch.device("cpu"),
-        )
-    for n, row in enumerate(rows):
-        for label, group in enumerate(pvp.words.tokens):
-            expected = np.mean([one_word_at_a_time(model, row, word, pvp) for word in group])
-            assert float(found[n, label]) == pytest.approx(float(expected), abs=1e-3)
+        assert float(lm.mlm_loss(texts)) == pytest.approx(transformers_loss(lm, texts), rel=1e-5)
 
 
-def test_the_mlm_loss_is_the_models_own(tiny_mlm: Path) -> None:
-    model = load_mlm(tiny_mlm).eval()
-    inputs, _ = batch()
-    maskable = inputs["attention_mask"].bool()
-    options = {"share": 1.0, "mask": 4, "vocabulary": 90}
-    torch.manual_seed(5)
-    loss = mlm_loss(model, inputs, maskable, **options)
-    torch.manual_seed(5)
-    torch.rand(maskable.shape)
-    kind = torch.rand(int(maskable.sum()))
-    random = torch.randint(90, kind.shape)
-    ids, targets = inputs["input_ids"].clone(), inputs["input_ids"][maskable]
-    ids[maskable] = torch.where(kind < 0.8, 4, torch.where(kind < 0.9, random, targets))
-    labels = inputs["input_ids"].masked_fill(~maskable, -100)
-    expected = model(**{**inputs, "input_ids": ids}, labels=labels).loss
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+TEMPLATES = ["{text} so {mask} {sep} the end", "{mask}: {text}", "{demos} {text} {mask}"]
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+@settings(max_examples=40, deadline=None, suppress_health_check=SHARED)
+@given(
+    st.integers(0, 10_000),
+    st.floats(0, 1),
+    st.sampled_from(TEMPLATES),
+    st.lists(st.sampled_from(["", "[MASK] [SEP]", "the film", "nice day"]), max_size=4),
 )
-@given(st.integers(0, 10_000), st.floats(0, 1))
-def test_the_mlm_loss_predicts_only_what_it_may(
-    monkeypatch: pytest.MonkeyPatch, seed: int, share: float
+def test_only_texts_and_words_of_the_template_are_predicted(
+    lm: MaskedLM, seed: int, fraction: float, template: str, texts: list[str]
 ) -> None:
-    inputs, _ = batch()
-    maskable = inputs["attention_mask"].bool()
-    maskable[:, :2] = False
-    asked: list[torch.Tensor] = []
-
-    def logits(model: Any, changed: dict[str, torch.Tensor], positions: torch.Tensor) -> Any:
-        assert ((changed["input_ids"] == inputs["input_ids"]) | maskable).all()
-        asked.append(positions)
-        return functional.one_hot(inputs["input_ids"][positions[:, 0], positions[:, 1]], 90) * 99.0
-
-    monkeypatch.setattr("pet_pipeline.mlm.token_logits", logits)
-    torch.manual_seed(seed)
-    loss = mlm_loss(None, inputs, maskable, share=share, mask=4, vocabulary=90)
-    (positions,) = asked
-    assert maskable[positions[:, 0], positions[:, 1]].all()
-    assert len(positions) > 0
-    assert loss == pytest.approx(0.0)  # the targets are the tokens that stood there
+    soft = Encoded.of([7, 8], Role.SOFT)
+    rows = [
+        row.splice(slice(1, 1), soft)
+        for row in encoder(lm, LONG, template).encode([{"text": text} for text in texts])
+    ]
+    masked = mask_texts(rows, np.random.default_rng(seed), fraction=fraction, lm=lm)
+    allowed = {int(Role.TEXT), int(Role.TEMPLATE)}
+    for text in masked:
+        assert {text.row.roles[n] for n in text.positions} <= allowed
+        assert len(text.positions) == len(text.targets) == len(set(text.positions.tolist())) > 0
+        ids = np.array(text.row.ids)
+        ids[text.positions] = text.targets
+        assert replace(text.row, ids=tuple(ids.tolist())) in rows  # nothing else is changed
+    assert bool(masked) == any(allowed & set(row.roles) for row in rows)
 
 
-def test_a_share_of_the_tokens_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = torch.full((100, 100), 7)
-    seen: list[torch.Tensor] = []
+def test_all_of_the_text_is_predicted_by_a_fraction_of_1(lm: MaskedLM) -> None:
+    rows = encoder(lm, LONG, TEMPLATES[0]).encode(ROWS)
+    masked = mask_texts(rows, np.random.default_rng(0), fraction=1.0, lm=lm)
+    special = {lm.tokenizer.convert_tokens_to_ids(t) for t in ("[CLS]", "[SEP]", "[MASK]")}
+    for row, text in zip(rows, masked, strict=True):
+        assert text.positions.tolist() == [n for n, i in enumerate(row.ids) if i not in special]
+        assert text.targets.tolist() == [i for i in row.ids if i not in special]
 
-    def logits(model: Any, changed: dict[str, torch.Tensor], positions: torch.Tensor) -> Any:
-        seen.append(changed["input_ids"][positions[:, 0], positions[:, 1]])
-        return torch.zeros(len(positions), 1000)
 
-    monkeypatch.setattr("pet_pipeline.mlm.token_logits", logits)
-    torch.manual_seed(0)
-    everywhere = torch.ones_like(ids, dtype=torch.bool)
-    mlm_loss(None, {"input_ids": ids}, everywhere, share=0.15, mask=4, vocabulary=1000)
-    (tokens,) = seen
+def test_without_a_token_to_predict_there_is_nothing(lm: MaskedLM) -> None:
+    rows = encoder(lm, LONG, "{text} {mask}").encode([{"text": ""}] * 3)
+    assert mask_texts(rows, np.random.default_rng(0), fraction=1.0, lm=lm) == []
+    assert mask_texts([], np.random.default_rng(0), fraction=1.0, lm=lm) == []
+
+
+def test_a_fraction_of_the_tokens_is_masked(lm: MaskedLM) -> None:
+    rows = [Encoded.of([7] * 100, Role.TEXT)] * 100
+    masked = mask_texts(rows, np.random.default_rng(0), fraction=0.15, lm=lm)
+    tokens = np.array([text.row.ids[n] for text in masked for n in text.positions])
     assert len(tokens) == pytest.approx(1500, abs=150)
-    assert (tokens == 4).float().mean() == pytest.approx(0.8, abs=0.03)
-    assert (tokens == 7).float().mean() == pytest.approx(0.1, abs=0.03)
+    assert (tokens == lm.layout.mask).mean() == pytest.approx(0.8, abs=0.03)
+    assert (tokens == 7).mean() == pytest.approx(0.1, abs=0.03)
+    assert len(set(tokens.tolist())) > 50
+    assert tokens.max() < 206
 
 
-def test_label_words_average() -> None:
-    words = LabelWords((((1,), (2,)), ((3,),)))
-    assert words.mean.tolist() == [[0.5, 0.0], [0.5, 0.0], [0.0, 1.0]]
-
-
-@pytest.mark.parametrize("kind", TOKENIZERS)
-def test_layouts(kind: str) -> None:
-    tokenizer = TOKENIZERS[kind]()
-    layout = layout_of(tokenizer)
-    pair = tokenizer("great day", "bad night")["input_ids"]
-    a, b = (
-        tokenizer(text, add_special_tokens=False)["input_ids"]
-        for text in ("great day", "bad night")
-    )
-    assert [*layout.prefix, *a, *layout.middle, *b, *layout.suffix] == pair
+def test_it_computes_on_the_cpu_if_nothing_else_is_there(
+    monkeypatch: pytest.MonkeyPatch, tiny_mlm: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    lm = MaskedLM.load(ModelFolder(tiny_mlm))
+    assert lm.compute == Compute()
+    assert lm.device == torch.device("cpu")
+    torch.set_num_threads(1)

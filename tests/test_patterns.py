@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pet_pipeline.errors import UserError
-from pet_pipeline.patterns import Field, Pattern, Task, fill, load_task, parse_template
+from pet_pipeline.patterns import (
+    Field,
+    Pattern,
+    Task,
+    fill,
+    load_task,
+    parse_template,
+    pattern_of,
+    template_of,
+    write_pattern,
+    write_task,
+)
 
 TASK = """columns = ["text"]
 labels = ["negative", "positive"]
@@ -23,7 +34,7 @@ BAD_PATTERNS = {
     'template = "{text} fine"': "template has 0 {mask}; exactly one is needed, however long the words",
     'template = "{mask} {mask} {text}"': "template has 2 {mask}; exactly one is needed, however long the words",
     'template = "{text} {sep} {mask} {sep}"': "template has 2 {sep}; a model takes at most two segments",
-    'template = "{txet} is {mask}"': "{txet} is no column of this task; did you mean 'text'?",
+    'template = "{txet} is {mask}"': "{txet} is not a column of this task; did you mean 'text'?",
     'template = "{text:strip_punkt} is {mask}"': "{text:strip_punkt}: no such spec; did you mean 'strip_punct'?",
     'template = "{text} {mask:keep}"': "{mask:keep}: {mask} takes no spec",
     'template = "{text} is {mask"': "template: expected '}' before end of string",
@@ -31,7 +42,7 @@ BAD_PATTERNS = {
     'template = "{text!r} {mask}"': "template: {text...}: only {name} and {name:spec,spec} are read",
     'template = "{text:{mask}}"': "template: {text...}: only {name} and {name:spec,spec} are read",
     'template = "{0.__class__} {text} {mask}"': (
-        "{0.__class__} is no column of this task; there are 'text', 'mask', 'sep', 'demos'"
+        "{0.__class__} is not a column of this task; there are 'text', 'mask', 'sep', 'demos'"
     ),
     'template = "{mask}"': "template has no text column; there are 'text'",
     'template = "{text} {soft:10} {mask}"': "{soft} is reserved; this version has no such slot",
@@ -39,12 +50,12 @@ BAD_PATTERNS = {
     'template = "{text} {demos:keep} {mask}"': "{demos:keep}: {demos} takes no spec",
     "template = 3": "template: a string is needed; found 3",
     f'{OWN}positive = ["x"]\ntemplate = "{{mask}} {{text}}"': (
-        "template must stand above [verbalizer]; below it, it counts as a label"
+        "template must come before [verbalizer]; after it, it counts as a label"
     ),
     f'template = "{{mask}} {{text}}"{OWN}positive = ["awful"]': (
-        "verbalizer: 'awful' stands for both 'negative' and 'positive'"
+        "verbalizer: 'awful' is used for both 'negative' and 'positive'"
     ),
-    f'template = "{{mask}} {{text}}"{OWN}positive = ["x", "x"]': "verbalizer: 'x' stands twice for 'positive'",
+    f'template = "{{mask}} {{text}}"{OWN}positive = ["x", "x"]': "verbalizer: 'x' is listed twice for 'positive'",
     f'template = "{{mask}} {{text}}"{OWN}': "verbalizer: no word for label 'positive'",
     f'template = "{{mask}} {{text}}"{OWN}positive = 5': "verbalizer: 'positive' needs a list of words; found 5",
     f'template = "{{mask}} {{text}}"{OWN}positive = [" good"]': (
@@ -54,9 +65,9 @@ BAD_PATTERNS = {
     'template = "{mask} {text}"\ntemplate = "{text}"': "Cannot overwrite a value (at end of document)",
     'template = "{mask} {text}': "Unterminated string (at end of document)",
     'template = "{mask} {text} {"': "template: Single '{' encountered in format string",
-    'template = "{} {text} {mask}"': "{} is no column of this task; there are 'text', 'mask', 'sep', 'demos'",
-    'template = "{text[0]} {mask}"': "{text[0]} is no column of this task; did you mean 'text'?",
-    'template = "{Text} {mask}"': "{Text} is no column of this task; did you mean 'text'?",
+    'template = "{} {text} {mask}"': "{} is not a column of this task; there are 'text', 'mask', 'sep', 'demos'",
+    'template = "{text[0]} {mask}"': "{text[0]} is not a column of this task; did you mean 'text'?",
+    'template = "{Text} {mask}"': "{Text} is not a column of this task; did you mean 'text'?",
     'template = "{text:upper} {mask}"': (
         "{text:upper}: no such spec; there are 'strip_punct', 'lower_first', 'keep'"
     ),
@@ -70,7 +81,7 @@ BAD_PATTERNS = {
     ),
     f'template = "{{mask}} {{text}}"{OWN}positive = []': "verbalizer: no word for label 'positive'",
     f'template = "{{mask}} {{text}}"{OWN}positive = ["x"]\nneutral = ["y"]': (
-        "verbalizer: 'neutral' is no label of this task; there are 'negative', 'positive'"
+        "verbalizer: 'neutral' is not a label of this task; there are 'negative', 'positive'"
     ),
 }
 BAD_TASKS = {
@@ -87,22 +98,22 @@ BAD_TASKS = {
     'columns = ["t"]\nlabels = [0, 1]': (
         'labels: a list of strings is needed, such as ["a", "b"]; found [0, 1]'
     ),
-    'columns = ["t", "t"]\nlabels = ["a", "b"]': "columns: 't', 't' has a name twice",
+    'columns = ["t", "t"]\nlabels = ["a", "b"]': "columns: 't', 't' has a duplicate name",
     'columns = ["mask"]\nlabels = ["a", "b"]': (
         "columns: 'mask' has a meaning of its own; give the column another name"
     ),
     'columns = ["t"]\nlabels = ["a", "b"]\nmetric = 3': (
-        "metric: 3 is no metric; there are 'accuracy', 'f1', 'f1_macro', 'mcc'"
+        "metric: 3 is not a metric; there are 'accuracy', 'f1', 'f1_macro', 'mcc'"
     ),
     "columns = [": "Invalid value (at end of document)",
     'columns = ["text"]': 'labels: a list of strings is needed, such as ["a", "b"]; found None',
     'columns = ["text"]\nlabels = ["a"]': "labels: 'a' is one label; a classifier needs two or more",
-    'columns = ["text"]\nlabels = ["a", "a"]': "labels: 'a', 'a' has a name twice",
+    'columns = ["text"]\nlabels = ["a", "a"]': "labels: 'a', 'a' has a duplicate name",
     'columns = ["label"]\nlabels = ["a", "b"]': (
         "columns: 'label' has a meaning of its own; give the column another name"
     ),
     'columns = ["t"]\nlabels = ["a", "b"]\nmetric = "acuracy"': (
-        "metric: 'acuracy' is no metric; did you mean 'accuracy'?"
+        "metric: 'acuracy' is not a metric; did you mean 'accuracy'?"
     ),
     'columns = ["t"]\nlabels = ["a", "b", "c"]\nmetric = "f1"': (
         "metric: 'f1' is for two labels, here are 3; 'f1_macro' is for any number"
@@ -165,8 +176,8 @@ def test_two_problems_of_one_file_are_both_shown(tmp_path: Path) -> None:
     assert str(error.value).splitlines() == [
         "4 problems:",
         f"  - {folder}/p.toml: template has 0 {{mask}}; exactly one is needed, however long the words",
-        f"  - {folder}/p.toml: {{txt}} is no column of this task; did you mean 'text'?",
-        f"  - {folder}/p.toml: verbalizer: 'negativ' is no label of this task; did you mean 'negative'?",
+        f"  - {folder}/p.toml: {{txt}} is not a column of this task; did you mean 'text'?",
+        f"  - {folder}/p.toml: verbalizer: 'negativ' is not a label of this task; did you mean 'negative'?",
         f"  - {folder}/p.toml: verbalizer: no word for label 'negative'",
     ]
 
@@ -256,13 +267,43 @@ def test_rendering_shows_what_a_model_reads(tmp_path: Path) -> None:
         (("lower_first",), "WHY so?", "wHY so?"),
         (("lower_first",), "", ""),
         (("keep",), " Why?", "Why?"),
-        (("lower_first", "strip_punct"), "(Why)", "(Why"),
+        (("lower_first", "strip_punct"), "(Why)", "(Why)"),
+        (("strip_punct",), "It rains. ", "It rains"),
+        (("strip_punct",), "It rains ? !", "It rains"),
+        (("strip_punct",), "It rains\u2026", "It rains"),
+        (("strip_punct",), "I like C++", "I like C++"),
+        (("strip_punct",), "I like C#.", "I like C#"),
+        (("strip_punct",), "up by 100%!", "up by 100%"),
+        (("strip_punct",), "It cost 5 $ * & @ /", "It cost 5 $ * & @ /"),
+        (("strip_punct",), 'He said "no".', 'He said "no"'),
+        (("strip_punct",), "下雨了。", "下雨了"),
+        (("strip_punct",), "下雨了吗？！", "下雨了吗"),
+        (("strip_punct",), "雨、", "雨"),
+        (("strip_punct",), "هل تمطر؟", "هل تمطر"),
+        (("strip_punct",), "بارش ہے۔", "بارش ہے"),
+        (("strip_punct",), "बारिश हो रही है।", "बारिश हो रही है"),
     ],
 )
 def test_columns_are_filled_in_by_their_specs(
     specs: tuple[str, ...], text: str, filled: str
 ) -> None:
     assert fill(Field("text", specs), {"text": text}) == filled
+
+
+NEVER_STRIPPED = "+%#$*&@/\\\"'()[]<>=-_~^|`a1é雨"
+STRIPPED = ".!?,;:…。！？、，；：؟،؛۔।॥"
+
+
+@given(st.text(st.sampled_from(NEVER_STRIPPED + STRIPPED + " \n\u3000"), max_size=20) | st.text())
+def test_strip_punct_cuts_only_the_end_of_a_sentence(text: str) -> None:
+    stripped = fill(Field("x", ("strip_punct",)), {"x": text})
+    assert fill(Field("x", ("strip_punct",)), {"x": stripped}) == stripped
+    assert text.strip().startswith(stripped)
+    cut = text.strip()[len(stripped) :]
+    assert not set(cut) & set(NEVER_STRIPPED)
+    assert not any(character.isalnum() for character in cut)
+    assert not stripped.endswith((*STRIPPED, " ", "\n"))
+    assert stripped or not set(text) & set(NEVER_STRIPPED)
 
 
 @given(st.text(st.sampled_from("{}:!., maskextp1"), max_size=30))
@@ -278,3 +319,24 @@ def test_any_template_parses_or_is_a_value_error(template: str) -> None:
 def test_doubled_braces_are_literal(text: str) -> None:
     doubled = text.replace("{", "{{").replace("}", "}}")
     assert "".join(part for part in parse_template(doubled) if isinstance(part, str)) == text
+
+
+@given(st.lists(st.text(max_size=9) | st.just(Field("x")) | st.just(Field("y", ("keep",)))))
+def test_a_template_is_that_of_its_pattern(parts: list[str | Field]) -> None:
+    pattern = Pattern("p", tuple(parts), ("a", "b"), (("no",), ("yes",)))
+    again = pattern_of("p", template_of(pattern), pattern.labels, pattern.words)
+    row = {"x": "X.", "y": "Y"}
+    assert again.render(row) == pattern.render(row)
+    assert template_of(again) == template_of(pattern)
+
+
+def test_a_written_task_is_read_as_it_was(tmp_path: Path) -> None:
+    words = (("bad", "so-so"), ('"good"',))
+    pattern = pattern_of("it_was", '{x:keep} {{1}} "{mask}" é', ("sad", "it's"), words)
+    write_task(tmp_path, ["x"], pattern.labels, "mcc", words)
+    write_pattern(tmp_path / "it_was.toml", "written", template_of(pattern), pattern.labels, words)
+    assert (tmp_path / "it_was.toml").read_text("utf-8").startswith("# written\n")
+    task = load_task(tmp_path)
+    assert (task.columns, task.labels, task.metric) == (("x",), pattern.labels, "mcc")
+    assert [p.render({"x": "t"}) for p in task.patterns] == [pattern.render({"x": "t"})]
+    assert task.patterns[0].words == words

@@ -24,7 +24,7 @@ def test_lines_have_a_count_a_rate_and_a_time_left(
     assert " rows/s, " in line
 
 
-def test_no_lines_in_between_if_none_are_wanted(
+def test_lines_are_left_out_on_request(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
@@ -34,7 +34,7 @@ def test_no_lines_in_between_if_none_are_wanted(
     assert capsys.readouterr().err == "[bold]not markup[/]\n"
 
 
-def test_no_line_is_left_behind_when_all_is_done(
+def test_no_line_when_all_is_done_or_too_soon_after_the_last(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)

@@ -1,4 +1,4 @@
-"""Every command and every program of the README works as it stands there."""
+"""Every command and every program of the README works as it is written there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pet_pipeline.cli import app
+from pet_pipeline.patterns import load_task
+from pet_pipeline.settings import read_settings
+from pet_pipeline.stages.check_settings import setting_problems
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -109,9 +112,38 @@ def _mood(config: str) -> str:
 def test_settings_of_the_table(workplace: Path) -> None:
     rows = re.findall(r"^\| .+? \| (.+) \|$", README, re.MULTILINE)
     settings = [text for row in rows for text in re.findall(r"`([a-z_]+\.\w+=[^`]+)`", row)]
-    assert len(settings) >= 8
-    for text in settings:
+    assert len(settings) >= 20
+    everywhere = {*settings, *re.findall(r"`([a-z_]+(?:\.\w+)?=[^`]+)`", README)}
+    task = load_task("patterns/mood")
+    for text in everywhere:
         run(f"pet config --set '{text}'")
+        problems = setting_problems(task, read_settings(None, [text]))
+        assert not [problem for problem in problems if "is not one of" in problem]
+
+
+def test_every_stage_is_listed(workplace: Path) -> None:
+    """And nothing else: those of a run that does everything."""
+    listed = README.partition("The stages are ")[2].partition(".")[0]
+    stages = set(re.findall(r"\w+", re.sub(r"\(.*?\)|\band\b", "", listed, flags=re.DOTALL)))
+    everything = (
+        "search.templates=true demonstrations.enabled=true calibration.method=contextual "
+        "ensemble.weights=fitted ipet.generations=1 finetune.max_tokens=64"
+    )
+    shown = run(
+        "pet run --task patterns/mood --labelled labelled.csv --pool pool.csv --test test.csv",
+        " ".join(f"--set {text}" for text in everything.split()) + " --plan",
+    )
+    lines = [line.split()[0] for line in shown.splitlines()[1:] if "to do" in line][:-1]
+    assert {line.rpartition("/")[2] for line in lines} == stages
+
+
+def test_files_of_a_run_that_are_named_are_there(workplace: Path) -> None:
+    run("pet run --task patterns/mood --labelled labelled.csv --pool pool.csv", QUICK)
+    described = README.partition("A run folder is")[2].partition("\n\n")[0]
+    named = re.findall(r"`([\w./-]+)`", described)
+    assert {"unit.json", "pins.json", "gen-0/ensemble/all/"} <= set(named)
+    root = workplace / "runs" / "mood"
+    assert all([*root.rglob(name)] for name in named)
 
 
 def test_python_programs(workplace: Path) -> None:

@@ -11,42 +11,64 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from testing import CPU
 
-from pet_pipeline.config import Machine, Settings, read_settings
-from pet_pipeline.errors import UserError, raise_all
-from pet_pipeline.run import RECORD, Result, Run, Unit, fingerprint, record, write_text
+from pet_pipeline.compute import Compute
+from pet_pipeline.config import Settings
+from pet_pipeline.errors import UserError
+from pet_pipeline.run import ATTEMPTS, PINS, Run
+from pet_pipeline.settings import read_settings
+from pet_pipeline.units import RECORD, Info, Result, Unit
 
-HERE = Path(__file__).parent
-PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
+JOBS = pytest.mark.parametrize("jobs", [1, 2])
 
 
-def work(out: Path, machine: Machine, *, a: Any, log: str, up: Any = None) -> dict[str, Any]:
-    with Path(log).open("a") as file:
-        file.write(f"{a} ")
-    (out / "x").write_text(str(a))
-    return {"a": str(a)}
+@dataclass(frozen=True)
+class Write(Unit):
+    """Notes in a log that it was executed, and writes a file."""
+
+    a: str
+    log: str
+    up: tuple[Result, ...] = ()
+
+    def work(self, out: Path, compute: Any) -> Info:
+        with Path(self.log).open("a") as file:
+            file.write(f"{self.a} ")
+        (out / "x").write_text(self.a)
+        return {"a": self.a}
 
 
-def renamed_work(out: Path, machine: Machine, **params: Any) -> dict[str, Any]:
-    return work(out, machine, **params)
+class Renamed(Write):
+    """The same in another class."""
 
 
-def broken(out: Path, machine: Machine, *, a: str) -> dict[str, Any]:
-    raise UserError(f"{a}: not good; be good")
+class Changed(Write):
+    """The same after its work was changed."""
+
+    version = 2
+
+
+class Fails(Write):
+    """The same before a bug was fixed."""
+
+    def work(self, out: Path, compute: Any) -> Info:
+        raise RuntimeError("a bug")
+
+
+@dataclass(frozen=True)
+class Broken(Unit):
+    """Has problems that the user can correct."""
+
+    a: str
+    problems: tuple[str, ...] = ("{a}: not good; be good",)
+
+    def work(self, out: Path, compute: Any) -> Info:
+        raise UserError(*(problem.format(a=self.a) for problem in self.problems))
 
 
 class Place:
@@ -56,19 +78,28 @@ class Place:
         self.root, self.log = folder / "run", folder / "log"
         self.log.touch()
 
-    def go(
-        self, names: str = "ab", fn: Callable[..., Any] = work, version: int = 1, **options: Any
-    ) -> Run:
+    def go(self, names: str = "ab", kind: type[Write] = Write, **options: Any) -> Run:
+        """A run of two stages, the second made from all results of the first."""
         with Run(self.root, **options) as run:
-            calls = {name: {"a": name, "log": str(self.log)} for name in names}
-            results = run.do("gen-0/one", fn, calls, version=version)
-            run.do("two", fn, {"all": {"a": "two", "log": str(self.log), "up": results}})
+            results = run.do("gen-0/one", self.units(names, kind))
+            run.do("two", {"all": kind("two", str(self.log), tuple(results.values()))})
         return run
 
+    def units(self, names: str, kind: type[Write] = Write) -> dict[str, Write]:
+        return {name: kind(name, str(self.log)) for name in names}
+
     def ran(self) -> list[str]:
+        """What was executed since the last call."""
         found = sorted(self.log.read_text().split())
         self.log.write_text("")
         return found
+
+    def attempts(self) -> Any:
+        file = self.root / ATTEMPTS
+        return json.loads(file.read_text())["counts"] if file.exists() else None
+
+    def events(self) -> list[Any]:
+        return [json.loads(line) for line in (self.root / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -76,125 +107,127 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@JOBS
 def test_only_what_is_not_done_is_run(place: Place, jobs: int) -> None:
-    machine = Machine(jobs=jobs)
-    place.go(plan=True, machine=machine)
+    place.go(plan=True, jobs=jobs)
     assert (place.ran(), place.root.exists()) == ([], False)
-    place.go(until="one", machine=machine)
+    place.go(until="one", jobs=jobs)
     assert place.ran() == ["a", "b"]
-    place.go(machine=machine)
+    place.go(jobs=jobs)
     assert place.ran() == ["two"]
-    place.go(machine=machine)
+    place.go(jobs=jobs)
     assert place.ran() == []
-    place.go(fn=renamed_work, machine=machine)
+    place.go(kind=Renamed, jobs=jobs)
     assert place.ran() == []
-    place.go(version=2, machine=machine)
+    place.go(kind=Changed, jobs=jobs)
     assert place.ran() == ["a", "b", "two"]
-    place.go(version=2, force=("two",), machine=machine)
-    assert place.ran() == ["two"]
-    place.go(version=2, force=("gen-0/one",), until="gen-0/one", machine=machine)
-    assert place.ran() == ["a", "b"]
-    place.go("abc", version=2, machine=machine)
+    place.go("abc", Changed, jobs=jobs)
     assert place.ran() == ["c", "two"]
     (place.root / "gen-0/one/a" / RECORD).unlink()
-    place.go("abc", version=2, machine=machine)
+    place.go("abc", Changed, jobs=jobs)
     assert place.ran() == ["a"]
-    planned = place.go("abd", version=2, plan=True)
+    planned = place.go("abd", Changed, plan=True)
     assert [bool(unit.result()) for unit in planned.units] == [True, True, False, False]
 
 
-def test_the_machine_is_not_in_the_key(place: Place) -> None:
-    place.go(machine=Machine(jobs=1, batch_tokens=100))
+def test_where_and_how_fast_changes_nothing(place: Place) -> None:
+    place.go(jobs=1, compute=Compute(batch_tokens=100))
     place.ran()
-    place.go(machine=Machine(jobs=2, batch_tokens=200, device="cpu"))
+    place.go(jobs=2, compute=Compute(batch_tokens=200, device="cpu"))
     assert place.ran() == []
 
 
-def test_a_failed_run_goes_on_behind_what_was_done(place: Place) -> None:
-    def run(fn: Callable[..., Any]) -> None:
-        with Run(place.root) as open_run:
-            open_run.do("one", work, {"a": {"a": "a", "log": str(place.log)}})
-            open_run.do("two", fn, {"b": {"a": "b", "log": str(place.log)}})
+@JOBS
+def test_units_are_told_where_to_compute(place: Place, jobs: int) -> None:
+    @dataclass(frozen=True)
+    class Where(Unit):
+        a: int
 
-    def fails(out: Path, machine: Machine, **params: Any) -> dict[str, Any]:
-        raise RuntimeError("a bug")
+        def work(self, out: Path, compute: Any) -> Info:
+            return {"threads": compute.threads}
+
+    with Run(place.root, compute=Compute(threads=3), jobs=jobs) as run:
+        done = run.do("one", {"a": Where(1), "b": Where(2)})
+    assert [result.info for result in done.values()] == [{"threads": 3}] * 2
+
+
+def test_a_failed_run_is_resumed_after_what_was_done(place: Place) -> None:
+    def run(kind: type[Write]) -> None:
+        with Run(place.root) as opened:
+            opened.do("one", place.units("a"))
+            opened.do("two", place.units("b", kind))
 
     with pytest.raises(RuntimeError, match="a bug"):
-        run(fails)
+        run(Fails)
     assert place.ran() == ["a"]
-    run(work)
+    run(Write)
     assert place.ran() == ["b"]
     assert not list(place.root.rglob(".partial-*"))
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_mistakes_of_all_units_are_shown_together(place: Place, jobs: int) -> None:
-    machine = Machine(jobs=jobs)
-    with pytest.raises(UserError) as error, Run(place.root, machine=machine) as run:
-        run.do("one", broken, {name: {"a": name} for name in "ab"})
-    heading, *problems = str(error.value).splitlines()
-    assert heading == "2 problems:"
-    assert sorted(problems) == ["  - a: not good; be good", "  - b: not good; be good"]
+@JOBS
+def test_problems_of_all_units_are_shown_together(place: Place, jobs: int) -> None:
+    with pytest.raises(UserError) as error, Run(place.root, jobs=jobs) as run:
+        run.do("one", {name: Broken(name) for name in "ab"})
+    assert sorted(error.value.problems) == ["a: not good; be good", "b: not good; be good"]
 
 
-def test_several_mistakes_of_a_unit_are_shown_among_those_of_others(place: Place) -> None:
-    def many(out: Path, machine: Machine, *, a: str) -> dict[str, Any]:
-        raise_all([f"{a}: one", f"{a}: two", "both"])
-        return {}
-
+def test_several_problems_of_a_unit_stay_apart_as_they_were_raised(place: Place) -> None:
+    problems = ("{a}: one", "{a}: two lines\n  - of one problem", "both")
     with pytest.raises(UserError) as error, Run(place.root) as run:
-        run.do("one", many, {name: {"a": name} for name in "ab"})
-    assert str(error.value).splitlines() == [
-        "5 problems:",
-        "  - a: one",
-        "  - a: two",
-        "  - both",
-        "  - b: one",
-        "  - b: two",
-    ]
+        run.do("one", {name: Broken(name, problems) for name in "ab"})
+    assert error.value.problems == (
+        "a: one",
+        "a: two lines\n  - of one problem",
+        "both",
+        "b: one",
+        "b: two lines\n  - of one problem",
+    )
 
 
-def test_a_mistake_in_one_unit_lets_the_others_finish(place: Place) -> None:
-    def picky(out: Path, machine: Machine, *, a: str) -> dict[str, Any]:
-        if a == "a":
-            raise UserError("a: not good; be good")
-        return work(out, machine, a=a, log=str(place.log))
-
+def test_a_problem_of_one_unit_lets_the_others_finish(place: Place) -> None:
     for expected in (["b", "c"], []):
         with pytest.raises(UserError, match=r"^a: not good; be good$"), Run(place.root) as run:
-            run.do("one", picky, {name: {"a": name} for name in "abc"})
+            run.do("one", {"a": Broken("a"), **place.units("bc")})
         assert place.ran() == expected
 
 
-def test_a_changed_parameter_reruns_its_unit_and_what_stands_on_it(place: Place) -> None:
+def test_a_changed_parameter_reruns_its_unit_and_what_depends_on_it(place: Place) -> None:
     def go(**values: int) -> list[str]:
+        log = str(place.log)
         with Run(place.root) as run:
             made = {
-                name: run.do("one", work, {name: {"a": f"{name}{value}", "log": str(place.log)}})
+                name: run.do("one", {name: Write(f"{name}{value}", log)})[name]
                 for name, value in values.items()
             }
             for name, up in made.items():
-                run.do("two", work, {name: {"a": f"on-{name}", "log": str(place.log), "up": up}})
+                run.do("two", {name: Write(f"on-{name}", log, (up,))})
         return place.ran()
 
     assert go(a=1, b=1) == ["a1", "b1", "on-a", "on-b"]
     assert go(a=1, b=2) == ["b2", "on-b"]
     assert go(a=1, b=2) == []
-    # A result is the latest one: to go back is to do it again.
+    # A result is the latest one: going back means doing it again.
     assert go(a=1, b=1) == ["b1", "on-b"]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_results_stand_in_the_order_of_the_calls(place: Place, jobs: int) -> None:
+@JOBS
+def test_results_are_in_the_order_of_the_units(place: Place, jobs: int) -> None:
     names = list("dbace")
+    units = place.units("dbace")
     for done in (0, 3, 5):  # some are done already
-        with Run(place.root, machine=Machine(jobs=jobs)) as run:
-            calls = {name: {"a": name, "log": str(place.log)} for name in names}
-            run.do("one", work, dict(list(calls.items())[:done]))
-            results = run.do("one", work, calls)
-        assert [result.dir for result in results] == [place.root / "one" / n for n in names]
-        assert [result.info for result in results] == [{"a": name} for name in names]
+        with Run(place.root, jobs=jobs) as run:
+            run.do("one", {name: units[name] for name in names[:done]})
+            results = run.do("one", units)
+        assert list(results) == names
+        assert [r.dir for r in results.values()] == [place.root / "one" / n for n in names]
+        assert [r.info for r in results.values()] == [{"a": name} for name in names]
+
+
+def test_a_stage_without_units_does_nothing(place: Place) -> None:
+    with Run(place.root, jobs=2) as run:
+        assert run.do("one", {}) == {}
+    assert [event["event"] for event in place.events()] == ["start", "end"]
 
 
 def test_a_plan_knows_the_keys_of_what_is_not_done(place: Place) -> None:
@@ -204,17 +237,207 @@ def test_a_plan_knows_the_keys_of_what_is_not_done(place: Place) -> None:
     assert all(unit.result() for unit in done.units)
 
 
-def test_force_until_and_plan_name_a_stage_or_that_of_a_generation(place: Place) -> None:
+def test_until_waits_for_every_call_of_its_stage(place: Place) -> None:
+    with Run(place.root, until="one") as run:
+        run.do("one", place.units("a"))
+        run.do("one", place.units("b"))
+        run.do("two", place.units("c"))
+    assert place.ran() == ["a", "b"]
+
+
+def test_force_and_until_name_a_stage_or_that_of_a_generation(place: Place) -> None:
     place.go()
     place.ran()
     for name in ("one", "gen-0/one"):
         place.go(force=(name,), until=name)
         assert place.ran() == ["a", "b"]
+    place.go(force=("two",))
+    assert place.ran() == ["two"]
     for name in ("two/all", "gen-1/one", "on"):
         place.go(force=(name,))
         assert place.ran() == []
-    place.go(force=("one",))  # the results have the same keys, so what stands on them stays
+
+
+@JOBS
+def test_what_depends_on_a_forced_unit_reruns_in_the_same_command_and_then_stays(
+    place: Place, jobs: int
+) -> None:
+    place.go(jobs=jobs)
+    place.ran()
+    place.go(jobs=jobs, force=("one",))
+    assert place.ran() == ["a", "b", "two"]
+    assert place.attempts() == {"gen-0/one/a": 1, "gen-0/one/b": 1}
+    place.go(jobs=jobs)
+    assert place.ran() == []
+    place.go("abc", jobs=jobs, force=("one",))
+    assert place.ran() == ["a", "b", "c", "two"]
+    assert place.attempts() == {"gen-0/one/a": 2, "gen-0/one/b": 2, "gen-0/one/c": 1}
+    place.go("abc", jobs=jobs)
+    assert place.ran() == []
+
+
+def test_a_unit_is_forced_once_in_a_run(place: Place) -> None:
+    with Run(place.root, force=("one",)) as run:
+        run.do("one", place.units("a"))
+        run.do("one", place.units("ab"))
+        assert [run.is_forced(unit) for unit in run.units] == [True] * 3
     assert place.ran() == ["a", "b"]
+    assert place.attempts() == {"one/a": 1, "one/b": 1}
+
+
+def test_a_run_that_waited_for_its_folder_counts_on_from_the_attempts_there(place: Place) -> None:
+    waiting = Run(place.root, force=("one",))
+    place.go(force=("one",))
+    with waiting:
+        waiting.do("gen-0/one", place.units("ab"))
+    assert place.attempts() == {"gen-0/one/a": 2, "gen-0/one/b": 2}
+    assert place.ran() == ["a", "a", "b", "b", "two"]
+
+
+def test_a_plan_shows_what_force_would_do_and_stores_nothing(place: Place) -> None:
+    place.go()
+    before = {p: p.read_bytes() for p in place.root.rglob("*") if p.is_file()}
+    planned = place.go(plan=True, force=("one",))
+    assert [unit.result() for unit in planned.units] == [None] * 3
+    assert [planned.is_forced(unit) for unit in planned.units] == [True, True, False]
+    assert [unit.why() for unit in planned.units] == [
+        ["attempt: 0 -> 1 (forced)"],
+        ["attempt: 0 -> 1 (forced)"],
+        ["up[0]: made by a unit that has changed", "up[1]: made by a unit that has changed"],
+    ]
+    assert {p: p.read_bytes() for p in place.root.rglob("*") if p.is_file()} == before
+    assert all(unit.result() for unit in place.go(plan=True).units)
+    place.ran()
+    done = place.go(force=("one",))
+    assert place.ran() == ["a", "b", "two"]
+    assert [unit.key for unit in planned.units] == [unit.key for unit in done.units]
+
+
+FORCED = """
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from pet_pipeline.run import Run
+from pet_pipeline.units import Unit
+
+@dataclass(frozen=True)
+class Dies(Unit):
+    a: str
+    up: tuple = ()
+
+    def work(self, out, compute):
+        print(self.a, flush=True)
+        if self.a == "one" and sys.argv[2] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+with Run(Path(sys.argv[1]), force=tuple(sys.argv[3:])) as run:
+    made = run.do("one", {"all": Dies("one")})
+    run.do("two", {"all": Dies("two", tuple(made.values()))})
+"""
+
+
+def test_a_forced_attempt_that_is_killed_is_not_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(FORCED)
+
+    def go(*words: str) -> tuple[int, list[str]]:
+        command = [sys.executable, "program.py", "run", *words]
+        done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        return done.returncode, done.stdout.split()
+
+    assert go("live") == (0, ["one", "two"])
+    assert go("die", "one") == (-signal.SIGKILL, ["one"])
+    begun = {"counts": {"one/all": 1}, "unfinished": ["one"]}
+    assert json.loads((tmp_path / "run" / ATTEMPTS).read_text()) == begun
+    assert (tmp_path / "run/one/all" / RECORD).exists()  # the old result, until there is a new one
+    assert go("live") == (0, ["one", "two"])
+    assert go("live") == (0, [])
+    ended = {"counts": {"one/all": 1}, "unfinished": []}
+    assert json.loads((tmp_path / "run" / ATTEMPTS).read_text()) == ended
+
+
+@JOBS
+def test_a_stopped_forced_run_resumes_by_the_same_command(place: Place, jobs: int) -> None:
+    place.go(jobs=jobs)
+    place.ran()
+    stopped = Run(place.root, jobs=jobs, force=("one",)).__enter__()
+    stopped.do("gen-0/one", place.units("ab"))
+    stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert place.ran() == ["a", "b"]
+    planned = place.go(plan=True, force=("one",))
+    assert [bool(unit.result()) for unit in planned.units] == [True, True, False]
+    place.go(jobs=jobs, force=("one",))
+    assert place.ran() == ["two"]
+    assert place.attempts() == {"gen-0/one/a": 1, "gen-0/one/b": 1}
+    place.go(jobs=jobs, force=("one",))  # that one was finished, so this is another
+    assert place.ran() == ["a", "b", "two"]
+    assert place.attempts() == {"gen-0/one/a": 2, "gen-0/one/b": 2}
+
+
+def test_a_folder_with_nothing_but_what_a_killed_start_left_can_be_used(
+    tiny_settings: Callable[..., Settings],
+) -> None:
+    settings = tiny_settings()
+    root = Path(settings.output)
+    root.mkdir()
+    (root / ".lock").touch()
+    (root / ".config.toml.partial").write_text("task =")
+    with Run.open(settings):
+        pass
+    config = root / "config.toml"
+    config.write_text('revision = "abc"\n' + config.read_text())  # of an earlier version
+    with Run.open(settings):
+        assert "revision" not in config.read_text()
+    config.write_text("task =")
+    with pytest.raises(UserError, match=r"config\.toml: .*; name another folder$"):
+        Run.open(settings)
+
+
+class Lookup:
+    """A value that has another value each time it is looked up."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> str:
+        self.count += 1
+        return f"commit {self.count}"
+
+
+def test_a_pinned_value_is_looked_up_once_in_the_life_of_a_run(place: Place) -> None:
+    value = Lookup()
+    for _ in range(2):
+        with Run(place.root) as run:
+            assert [run.pin("model", value) for _ in range(2)] == ["commit 1"] * 2
+    with Run(place.root) as run:
+        assert run.pin("precision", lambda: "float32") == "float32"
+    assert value.count == 1
+    pins = json.loads((place.root / PINS).read_text())
+    assert pins == {"model": "commit 1", "precision": "float32"}
+
+
+def test_a_pinned_value_is_renewed_on_request(place: Place) -> None:
+    value = Lookup()
+    with Run(place.root) as run:
+        run.pin("model", value)
+        assert run.pin("model", value, renew=True) == "commit 2"
+    with Run(place.root) as run:
+        assert run.pin("model", value) == "commit 2"
+
+
+def test_a_plan_pins_nothing(place: Place) -> None:
+    value = Lookup()
+    with Run(place.root, plan=True) as run:
+        assert run.pin("model", value) == "commit 1"
+    assert not place.root.exists()
+    with Run(place.root) as run:
+        run.pin("model", value)
+    with Run(place.root, plan=True) as run:
+        assert run.pin("model", value) == "commit 2"
+        assert run.pin("model", value, renew=True) == "commit 3"
+    assert json.loads((place.root / PINS).read_text()) == {"model": "commit 2"}
 
 
 def test_a_kill_while_a_result_is_replaced_loses_nothing(place: Place) -> None:
@@ -230,58 +453,35 @@ def test_a_kill_while_a_result_is_replaced_loses_nothing(place: Place) -> None:
 def test_a_failed_run_lets_go_of_its_folder_and_says_why(place: Place) -> None:
     for _ in range(2):
         with pytest.raises(UserError), Run(place.root) as run:
-            run.do("one", broken, {"a": {"a": "a"}})
-    events = [json.loads(line) for line in (place.root / "log.jsonl").read_text().splitlines()]
+            run.do("one", {"a": Broken("a")})
+    events = place.events()
     assert [event["event"] for event in events] == ["start", "stage", "end"] * 2
     assert events[-1]["error"] == "UserError('a: not good; be good')"
 
 
-def test_content_decides_not_names_or_times(place: Place, tmp_path: Path) -> None:
-    def go(path: Path) -> list[str]:
-        with Run(place.root) as run:
-            run.do("one", work, {"a": {"a": path, "log": str(place.log)}})
-        return place.ran()
+def test_a_failed_run_keeps_what_a_resumable_unit_left(place: Place) -> None:
+    seen = place.log
 
-    folder, other = tmp_path / "folder", tmp_path / "other"
-    for place_of in (folder, other):
-        place_of.mkdir()
-        (place_of / "weights").write_text("1")
-    assert len(go(folder)) == 1
-    assert go(other) == []
-    (other / ".hidden").write_text("")
-    os.utime(other / "weights", (0, 0))
-    assert go(other) == []
-    (other / "weights").write_text("2!")
-    assert len(go(other)) == 1
-    (other / "weights").rename(other / "w")
-    assert len(go(other)) == 1
+    @dataclass(frozen=True)
+    class Stops(Unit):
+        a: int = 1
 
+        def work(self, out: Path, compute: Any) -> Info:
+            with seen.open("a") as file:
+                file.write(" ".join([*(path.name for path in out.iterdir()), ""]))
+            (out / "half").touch()
+            raise KeyboardInterrupt
 
-def test_why_names_what_changed(tmp_path: Path) -> None:
-    def unit(**params: Any) -> Unit:
-        return Unit(tmp_path / "u", "one", lambda out, machine, **_: {}, params, 1)
+    class Resumes(Stops):
+        resumable = True
 
-    upstream = Result(tmp_path / "x", "key-1", {})
-    unit(a={"b": 1}, rows=[1, 2], up=upstream).run(Machine())
-    changed = unit(a={"b": 2}, rows=[1, 3], up=Result(tmp_path / "x", "key-2", {}))
-    assert changed.why() == [
-        "a.b: 1 -> 2",
-        "rows[1]: 2 -> 3",
-        "up: made by a unit that has changed",
-    ]
-    assert unit(a={"b": 1}, rows=[1, 2], up=upstream).why() == []
-    more = unit(a={"b": 1, "c": "x" * 99}, rows=[1], up=upstream).why()
-    assert more == [f"a.c: None -> {'x' * 59}…", "rows: [1, 2] -> [1]"]
-    assert Unit(tmp_path / "v", "one", work, {}, 1).why() == []
-
-
-def test_why_names_files_and_versions(tmp_path: Path) -> None:
-    file = tmp_path / "table"
-    file.write_text("1")
-    Unit(tmp_path / "u", "one", lambda out, machine, **_: {}, {"source": file}, 1).run(Machine())
-    file.write_text("22")
-    changed = Unit(tmp_path / "u", "one", work, {"source": file}, 2)
-    assert changed.why() == ["version: 1 -> 2", "source: its content has changed"]
+    for unit, found in ((Stops(), []), (Resumes(), ["half", "half"])):
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt), Run(place.root) as run:
+                run.do("one", {"a": unit})
+        assert place.ran() == found
+    place.go()
+    assert not list(place.root.rglob(".partial-*"))
 
 
 def test_a_second_process_is_sent_away(place: Place) -> None:
@@ -296,112 +496,115 @@ def test_a_second_process_is_sent_away(place: Place) -> None:
         pass
 
 
-def test_records_and_events(place: Place) -> None:
-    place.go()
-    found = record(place.root / "gen-0/one/a")
-    assert found is not None
-    assert set(found) == {"key", "identity", "info", "seconds", "made_by"}
-    params = {"a": "a", "log": str(place.log)}
-    assert found["identity"] == {"stage": "one", "version": 1, "params": params}
-    assert found["info"] == {"a": "a"}
-    assert found["seconds"] >= 0
-    assert found["made_by"]["machine"]["jobs"] == 1
-    events = [json.loads(line) for line in (place.root / "log.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events] == [
-        "start",
-        "stage",
-        "unit",
-        "unit",
-        "stage",
-        "unit",
-        "end",
-    ]
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    root = tmp_path / "file" / "run"
+    with pytest.raises(UserError) as error, Run(root):
+        pass
+    assert str(error.value) == f"output: {root}: Not a directory; name another folder"
+
+
+def test_events(place: Place) -> None:
+    place.go(compute=CPU)
+    events = place.events()
+    kinds = ["start", "stage", "unit", "unit", "stage", "unit", "end"]
+    assert [event["event"] for event in events] == kinds
     units = [(event["stage"], event["unit"]) for event in events if event["event"] == "unit"]
     assert units == [("gen-0/one", "a"), ("gen-0/one", "b"), ("two", "all")]
+    assert events[0]["made_by"]["machine"] == CPU.describe()
     assert events[-1]["error"] is None
+    place.go("abc")
+    counts = [(e["stage"], e["units"], e["skipped"]) for e in place.events() if "skipped" in e]
+    assert counts == [("gen-0/one", 2, 0), ("two", 1, 0), ("gen-0/one", 1, 2), ("two", 1, 0)]
 
 
-def test_a_resumable_unit_finds_what_it_left(place: Place) -> None:
-    def go(resumable: bool) -> list[str]:
-        seen: list[str] = []
-
-        def stops(out: Path, machine: Machine) -> dict[str, Any]:
-            seen.extend(path.name for path in out.iterdir())
-            (out / "half").touch()
-            raise KeyboardInterrupt
-
-        for _ in range(2):
-            with pytest.raises(KeyboardInterrupt), Run(place.root) as run:
-                run.do("one", stops, {"a": {}}, resumable=resumable)
-        return seen
-
-    assert go(resumable=False) == []
-    assert go(resumable=True) == ["half", "half"]
+def test_each_finished_unit_has_a_line(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.go()
+    lines = capsys.readouterr().err.splitlines()
+    starts = ["[1/2] gen-0/one a ", "[2/2] gen-0/one b ", "[1/1] two all "]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
+    assert lines[0].endswith(" left")
+    assert lines[2].endswith("  a two")
 
 
-@given(PLAIN, PLAIN)
-def test_keys_are_equal_when_values_are(one: Any, other: Any) -> None:
-    def key(value: Any) -> str:
-        return Unit(Path("u"), "s", work, {"value": value}, 1).key
-
-    assert key(one) == key(json.loads(json.dumps(one)))
-    assert (key(one) == key(other)) == (
-        json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-    )
+def test_a_record_that_a_power_cut_left_empty_does_not_count(place: Place) -> None:
+    place.go()
+    place.ran()
+    (place.root / "two/all" / RECORD).write_text("")
+    place.go()
+    assert place.ran() == ["two"]
 
 
-@given(st.dictionaries(st.text(), st.integers(), min_size=2))
-def test_the_order_of_a_dict_does_not_matter(values: dict[str, int]) -> None:
-    turned = dict(reversed(values.items()))
-    assert Unit(Path("u"), "s", work, values, 1).key == Unit(Path("u"), "s", work, turned, 1).key
-
-
-def test_other_objects_cannot_be_parameters() -> None:
-    with pytest.raises(TypeError) as error:
-        fingerprint({"a": [object()]})
-    assert str(error.value) == (
-        "a object cannot be a parameter of a unit; use None, bool, int, float, str, Path, Result, "
-        "and lists, dicts and dataclasses of these"
-    )
-
-
-def test_text_is_never_half_written(tmp_path: Path) -> None:
-    write_text(tmp_path / "a", "one")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "a", "two \ud800")
-    assert (tmp_path / "a").read_text() == "one"
+def test_a_run_is_what_its_settings_say(tiny_settings: Callable[..., Settings]) -> None:
+    settings = tiny_settings(machine={"jobs": 2, "batch_tokens": 99})
+    run = Run.open(settings, plan=True, until="one", force=("two",))
+    assert (run.root, run.jobs) == (Path(settings.output), 2)
+    assert (run.plan, run.until, run.force) == (True, "one", ("two",))
+    expected = Compute(device="cpu", precision="float32", threads=1, batch_tokens=99)
+    assert run.compute == expected
 
 
 def test_a_runs_folder_keeps_its_settings(tiny_settings: Callable[..., Settings]) -> None:
+    for settings in (tiny_settings(), tiny_settings(finetune={"steps": 9})):
+        with Run.open(settings):
+            pass
+        assert read_settings(Path(settings.output) / "config.toml") == settings
+
+
+def test_a_folder_with_something_else_is_left_alone(
+    tiny_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
     settings = tiny_settings()
-    with Run.open(settings):
-        pass
-    assert read_settings(Path(settings.output) / "config.toml") == settings
+    root = Path(settings.output)
+    root.mkdir()
+    (root / ".lock").touch()  # of a run that was killed before it wrote its settings
+    Run.open(settings)
+    (root / "thesis.tex").touch()
+    with pytest.raises(UserError) as error:
+        Run.open(settings)
+    assert str(error.value) == (
+        f"output: {root} has files in it and is not a run (no config.toml); name a new folder"
+    )
+    (root / "config.toml").write_text('task = "other"')
+    with pytest.raises(UserError) as error:
+        Run.open(settings)
+    assert (
+        str(error.value) == f"output: {root} is the run of another task, other; name another folder"
+    )
+    with pytest.raises(UserError) as error:
+        Run.open(tiny_settings(output=str(root / "thesis.tex")))
+    assert str(error.value) == f"output: {root / 'thesis.tex'} is a file; name a folder"
 
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from pet_pipeline.config import Machine
 from pet_pipeline.run import Run
-from slow_work import slow
+from slow_work import Slow
 if __name__ == "__main__":
-    with Run(Path(sys.argv[1]), machine=Machine(jobs={jobs})) as run:
-        run.do("s", slow, {{str(i): {{"i": i}} for i in range(60)}})
+    with Run(Path(sys.argv[1]), jobs={jobs}) as run:
+        run.do("s", {{str(i): Slow(i) for i in range(60)}})
 """
 SLOW = """
 import time
-def slow(out, machine, *, i):
-    with (out / "a").open("w") as file:
-        for _ in range(50):
-            file.write("x" * 100); file.flush(); time.sleep(0.001)
-    return {"i": i}
+from dataclasses import dataclass
+from pet_pipeline.units import Unit
+
+@dataclass(frozen=True)
+class Slow(Unit):
+    i: int
+
+    def work(self, out, compute):
+        with (out / "a").open("w") as file:
+            for _ in range(50):
+                file.write("x" * 100); file.flush(); time.sleep(0.001)
+        return {"i": self.i}
 """
 KILLS = 6
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_killed_runs_go_on_and_nothing_half_written_counts(tmp_path: Path, jobs: int) -> None:
+@JOBS
+def test_killed_runs_are_resumed_and_nothing_half_written_counts(tmp_path: Path, jobs: int) -> None:
     (tmp_path / "slow_work.py").write_text(SLOW)
     (tmp_path / "program.py").write_text(PROGRAM.format(jobs=jobs))
     root, moments, halves = tmp_path / "run", random.Random(jobs), 0
@@ -442,19 +645,3 @@ def started(root: Path) -> int:
     """How often work has begun in a run."""
     log = root / "log.jsonl"
     return log.read_text().count('"event": "stage"') if log.exists() else 0
-
-
-def test_until_waits_for_every_call_of_its_stage(place: Place) -> None:
-    with Run(place.root, until="one") as run:
-        run.do("one", work, {"a": {"a": "a", "log": str(place.log)}})
-        run.do("one", work, {"b": {"a": "b", "log": str(place.log)}})
-        run.do("two", work, {"c": {"a": "c", "log": str(place.log)}})
-    assert place.ran() == ["a", "b"]
-
-
-def test_a_record_that_a_power_cut_left_empty_is_none(place: Place) -> None:
-    place.go()
-    place.ran()
-    (place.root / "two/all" / RECORD).write_text("")
-    place.go()
-    assert place.ran() == ["two"]

@@ -30,7 +30,7 @@ def test_words_and_numbers_differ() -> None:
 
 
 def test_a_seed_never_changes() -> None:
-    # Of a finished run: with other seeds its models could not be made again.
+    # With other seeds, the models of finished runs could not be made again.
     assert seed_from("finetune", "category", 1, 0) == SEED
     program = "from pet_pipeline.seeds import *; print(seed_from('finetune', 'category', 1, 0))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pet_pipeline.encoding import PatternEncoder, check_encoders
-from pet_pipeline.patterns import load_task
+from pet_pipeline.patterns import load_task, parse_template, template_of
 from pet_pipeline.pretrained import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +31,7 @@ def test_shipped_patterns_load_and_name_their_source(folder: Path) -> None:
     assert len(task.patterns) >= 2
     assert len({(pattern.parts, pattern.words) for pattern in task.patterns}) == len(task.patterns)
     for pattern in task.patterns:
+        assert parse_template(template_of(pattern)) == pattern.parts
         assert (folder / f"{pattern.name}.toml").read_text("utf-8").startswith("# ")
 
 

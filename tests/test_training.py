@@ -1,19 +1,24 @@
-"""The one loop: exact steps, the same result however a run is cut."""
+"""The one loop: exact steps, the same result wherever a run is interrupted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from testing import CPU
 from torch import Tensor, nn
 
 from pet_pipeline.batches import batch_rows
-from pet_pipeline.config import Machine, Optimiser
-from pet_pipeline.training import CHECKPOINT, fit
+from pet_pipeline.compute import Compute
+from pet_pipeline.optimisation import Optimisation
+from pet_pipeline.training import CHECKPOINT, _adamw, _restore, fit
 
-MACHINE = Machine(device="cpu", precision="float32", threads=1, checkpoint_seconds=0)
+OFTEN = replace(CPU, checkpoint_seconds=0)  # a checkpoint after every step
+OPTIMISATION = Optimisation(learning_rate=0.05, batch_size=2)
 
 
 class Net(nn.Module):
@@ -48,11 +53,12 @@ def train(
     steps: int = 12,
     stop: int | None = None,
     checkpoints: Path | None = None,
-    **options: float,
+    seed: int = 1,
+    compute: Compute = OFTEN,
+    **options: Any,
 ) -> list[int]:
     """Train; returns the steps that were taken."""
     taken: list[int] = []
-    seed = int(options.pop("seed", 1))
 
     def losses(step: int) -> Iterator[Tensor]:
         if step == stop:
@@ -61,14 +67,13 @@ def train(
         ids = torch.tensor(batch_rows(5, 2, seed=seed, step=step))
         yield nn.functional.cross_entropy(model(ids), ids % 3)
 
-    optimiser = Optimiser.model_validate({"learning_rate": 0.05, "batch_size": 2, **options})
     fit(
         model,
         losses,
         steps=steps,
-        optimiser=optimiser,
+        optimisation=replace(OPTIMISATION, **options),
         seed=seed,
-        machine=MACHINE,
+        compute=compute,
         what="test",
         checkpoints=checkpoints,
     )
@@ -98,7 +103,7 @@ def test_the_seed_decides() -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 5, 11])
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, stop: int) -> None:
+def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, stop: int) -> None:
     whole, stopped, resumed = net(), net(), net()
     train(whole, frozen_embeddings=False)
     with pytest.raises(Stopped):
@@ -126,8 +131,8 @@ def test_vectors_do_not_decay() -> None:
         yield 0.0 * sum((p.sum() for p in model.layer.parameters()), torch.zeros(()))
 
     before = weights(model)
-    optimiser = Optimiser(learning_rate=0.1, weight_decay=0.5)
-    fit(model, losses, steps=3, optimiser=optimiser, seed=1, machine=MACHINE, what="decay")
+    optimisation = Optimisation(learning_rate=0.1, weight_decay=0.5)
+    fit(model, losses, steps=3, optimisation=optimisation, seed=1, compute=CPU, what="decay")
     assert torch.equal(model.layer.bias, before[2])
     assert (model.layer.weight.abs() < before[1].abs()).all()
 
@@ -160,9 +165,9 @@ def test_the_losses_of_a_step_add_up() -> None:
                 loss = nn.functional.cross_entropy(model(part), part % 3, reduction="sum")
                 yield loss / len(ids)
 
-        optimiser = Optimiser(learning_rate=0.01, clip=1e9)
+        optimisation = Optimisation(learning_rate=0.01, clip=1e9)
         loss = fit(
-            model, losses, steps=1, optimiser=optimiser, seed=1, machine=MACHINE, what="parts"
+            model, losses, steps=1, optimisation=optimisation, seed=1, compute=CPU, what="parts"
         )
         found.append((loss, *weights(model)))
     for other in found[1:]:
@@ -191,8 +196,16 @@ def test_it_returns_the_mean_loss_of_the_last_tenth(tmp_path: Path) -> None:
                 raise Stopped
             yield 0.0 * model.layer.weight.sum() + float(step)
 
-        options = {"optimiser": Optimiser(), "seed": 1, "machine": MACHINE, "what": "mean"}
-        return fit(model, losses, steps=30, checkpoints=checkpoints, **options)
+        return fit(
+            model,
+            losses,
+            steps=30,
+            optimisation=OPTIMISATION,
+            seed=1,
+            compute=OFTEN,
+            what="mean",
+            checkpoints=checkpoints,
+        )
 
     assert run(None) == 28.0
     with pytest.raises(Stopped):
@@ -214,10 +227,69 @@ def test_frozen_parameters_stay() -> None:
     assert not torch.equal(model.layer.bias, start.layer.bias)
 
 
-def test_a_checkpoint_is_written_only_when_it_is_due(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(f"{__name__}.MACHINE", MACHINE.model_copy(update={"checkpoint_seconds": 9}))
+def test_a_checkpoint_is_written_only_when_it_is_due(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        train(net(), stop=11, checkpoints=tmp_path)
+        train(net(), stop=11, checkpoints=tmp_path, compute=replace(CPU, checkpoint_seconds=9))
     assert list(tmp_path.iterdir()) == []
+
+
+def checkpoint(folder: Path) -> None:
+    with pytest.raises(Stopped):
+        train(net(), stop=3, checkpoints=folder, frozen_embeddings=False)
+
+
+def test_the_state_of_the_optimiser_is_restored(tmp_path: Path) -> None:
+    checkpoint(tmp_path)
+    model = net()
+    adam = _adamw(model, OPTIMISATION)
+    adam.param_groups[0]["lr"] = 0.123
+    losses = _restore(tmp_path, model, adam)
+    assert len(losses) == 3
+    assert {float(state["step"]) for state in adam.state.values()} == {3.0}
+    assert len(adam.state) == 3
+    assert all(state["exp_avg_sq"].abs().max() > 0 for state in adam.state.values())
+    assert adam.param_groups[0]["lr"] == 0.123  # of the settings, not of the checkpoint
+
+
+def test_the_optimisers_steps_are_restored_to_the_device_of_their_parameters(
+    tmp_path: Path,
+) -> None:
+    # A fused AdamW needs them there: on a GPU, one left on the CPU stops a resumed run.
+    checkpoint(tmp_path)
+    model = net().to("meta")
+    adam = _adamw(model, OPTIMISATION)
+    _restore(tmp_path, model, adam)
+    devices = {name: value.device.type for s in adam.state.values() for name, value in s.items()}
+    assert devices == {"step": "meta", "exp_avg": "meta", "exp_avg_sq": "meta"}
+
+
+def test_parameters_that_were_never_updated_have_no_state(tmp_path: Path) -> None:
+    model = net()
+    unused = nn.Parameter(torch.ones(2))
+    model.register_parameter("unused", unused)
+    with pytest.raises(Stopped):
+        train(model, stop=2, checkpoints=tmp_path)
+    again = net()
+    again.register_parameter("unused", nn.Parameter(torch.zeros(2)))
+    adam = _adamw(again, OPTIMISATION)
+    _restore(tmp_path, again, adam)
+    assert again.get_parameter("unused") not in adam.state
+    assert torch.equal(again.get_parameter("unused"), unused)
+
+
+def test_without_a_checkpoint_nothing_is_restored(tmp_path: Path) -> None:
+    model = net()
+    assert _restore(tmp_path, model, _adamw(model, OPTIMISATION)) == []
+    assert same(model, net())
+
+
+def test_a_damaged_checkpoint_is_said_and_the_training_starts_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, again = net(), net()
+    train(whole)
+    (tmp_path / CHECKPOINT).write_bytes(b"")  # as after a power cut
+    train(again, checkpoints=tmp_path)
+    assert "damaged" in capsys.readouterr().err
+    assert not (tmp_path / CHECKPOINT).exists()
+    assert same(whole, again)

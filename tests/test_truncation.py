@@ -1,4 +1,4 @@
-"""Tokens go one at a time from whatever is longest, and never from what must stay."""
+"""Tokens are taken one at a time from whatever is longest, and never from what must stay."""
 
 from __future__ import annotations
 
@@ -43,11 +43,31 @@ def test_a_budget_is_kept_and_the_templates_words_stay(
     fixed = sum(length for own in parts for length, turn in own if turn == 0)
     ordinary = sum(length for own in parts for length, turn in own if turn == 1)
     assert cut == (total > budget)
-    assert sum(len(ids) for ids in kept) == max(fixed, min(total, budget))
-    for ids, before, own in zip(kept, chunks, parts, strict=True):
+    assert sum(len(chunk.ids) for chunk in kept) == max(fixed, min(total, budget))
+    for after, before, own in zip(kept, chunks, parts, strict=True):
         for part, (_, turn) in enumerate(own):
             whole = [i for i, owner in zip(before.ids, before.owners, strict=True) if owner == part]
-            left = [i for i in ids if i in whole]
+            left = [i for i in after.ids if i in whole]
             assert left == whole[: len(left)]  # only the end goes
             if turn == 0 or (turn == 2 and total - ordinary <= budget):
                 assert left == whole
+
+
+@given(st.lists(PARTS, min_size=1, max_size=3), st.integers(-5, 60))
+def test_every_token_that_stays_keeps_its_part(
+    parts: list[list[tuple[int, int]]], budget: int
+) -> None:
+    chunks = [chunk(*own) for own in parts]
+    kept, _ = truncate(chunks, budget)
+    for after, before, own in zip(kept, chunks, parts, strict=True):
+        # The ids of these chunks are the tokens' numbers.
+        assert after.owners.tolist() == before.owners[after.ids].tolist()
+        assert after.turns == before.turns
+        literal = [own[part][1] == 0 for part in after.owners]
+        assert after.literal.tolist() == literal
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    chunks = [chunk((3, 0), (4, 1)), chunk((2, 2))]
+    assert truncate(chunks, 9) == (chunks, False)
+    assert truncate([], 0) == ([], False)

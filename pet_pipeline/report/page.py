@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from typing import Any
+import statistics
+from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pet_pipeline.metrics import metric_title
+from pet_pipeline.models import model_title
 from pet_pipeline.report import plots
-from pet_pipeline.report.facts import Facts
+from pet_pipeline.report.data import ReportData
+from pet_pipeline.settings import write_settings
+from pet_pipeline.stages.evaluate import Metrics
 
 LONGEST_TEXT = 600
 
 
-def render_page(facts: Facts) -> str:
+def render_page(data: ReportData) -> str:
     """The report of a run as HTML; every text in it is escaped."""
     environment = Environment(
         loader=PackageLoader("pet_pipeline.report", "."),
@@ -27,37 +31,55 @@ def render_page(facts: Facts) -> str:
     environment.filters |= {"shorten": _shorten, "number": _number, "count": _count}
     template = environment.get_template("page.html.j2")
     return template.render(
-        facts=facts,
-        ensemble=facts.last,
-        summary=_summary(facts),
-        figures=_figures(facts),
-        generations=_generations(facts),
+        data=data,
+        ensemble=data.ensemble,
+        model=model_title(data.base),
+        settings_text=write_settings(data.settings),
+        summary=_summary(data),
+        figures=_figures(data),
+        added=_added(data),
     )
 
 
-def _figures(facts: Facts) -> dict[str, Markup]:
+@dataclass(frozen=True)
+class AddedRow:
+    """What iPET added in a generation, for the table: means over its models."""
+
+    generation: int
+    rows: float
+    confidence: float
+    by_label: dict[str, float]
+    short: list[str]
+
+
+def _figures(data: ReportData) -> dict[str, Markup]:
     """The pictures by name, only those that there is something to show in."""
-    last = facts.last
+    ensemble = data.ensemble
     svgs = {
-        "entropy": plots.entropy_plot(last["entropy"]["edges"], last["entropy"]["counts"]),
-        "balance": plots.balance_plot(last["label_counts"], last["label_mass"]),
+        "entropy": plots.entropy_plot(ensemble.entropy),
+        "balance": plots.balance_plot(ensemble.label_counts, ensemble.label_mass),
     }
-    if len(last["models"]) > 1:
-        svgs["agreement"] = plots.agreement_plot(last["agreement"], last["models"])
-    if facts.metrics:
-        metric = facts.metrics["metric"]
-        svgs["systems"] = plots.systems_plot(facts.systems(), metric)
-        measured = [s for kind in ("ensemble", "classifier") if (s := facts.system(kind))]
-        svgs["reliability"] = plots.reliability_plot(measured)
-        shown = measured[-1]
-        labels = facts.metrics["labels"]
-        svgs["confusion"] = plots.confusion_plot(shown["confusion"], labels, shown["name"])
-        ensembles = [s for s in facts.metrics["systems"] if s["kind"] == "ensemble"]
-        if len(ensembles) > 1:
-            svgs["generations"] = plots.generations_plot(ensembles, metric)
-    if facts.searched:
-        svgs["templates"] = plots.templates_plot(facts.searched["candidates"])
+    if len(ensemble.models) > 1:
+        svgs["agreement"] = plots.agreement_plot(ensemble.agreement, ensemble.models)
+    if data.metrics:
+        svgs |= _measured_figures(data.metrics)
+    if data.searched:
+        svgs["templates"] = plots.templates_plot(data.searched.candidates)
     return {name: Markup(_own_ids(svg, name)) for name, svg in svgs.items()}
+
+
+def _measured_figures(metrics: Metrics) -> dict[str, str]:
+    """The pictures of what was measured on the test table."""
+    title = metric_title(metrics.metric, metrics.labels)
+    svgs = {"systems": plots.systems_plot(metrics.last_systems(), title)}
+    detailed = [s for kind in ("ensemble", "classifier") if (s := metrics.system(kind))]
+    svgs["reliability"] = plots.reliability_plot(detailed)
+    best = detailed[-1]
+    svgs["confusion"] = plots.confusion_plot(best.confusion or [], metrics.labels, best.name)
+    ensembles = [s for s in metrics.systems if s.kind == "ensemble"]
+    if len(ensembles) > 1:
+        svgs["generations"] = plots.generations_plot(ensembles, title)
+    return svgs
 
 
 def _own_ids(svg: str, name: str) -> str:
@@ -66,52 +88,50 @@ def _own_ids(svg: str, name: str) -> str:
     return re.sub(r'(url\(|xlink:href=")#', rf"\1#{name}-", svg)
 
 
-def _summary(facts: Facts) -> str:
+def _summary(data: ReportData) -> str:
     """What was run and what came out, in a sentence or two."""
-    rows, patterns = facts.rows, len(facts.task.patterns)
+    rows, patterns = data.rows, len(data.task.patterns)
     labelled = f"{_count(rows['labelled'])} labelled texts" if "labelled" in rows else "no labels"
-    parts = [
-        f"{patterns} pattern{'s' * (patterns != 1)} of the task {facts.task.name} on the model "
-        f"{facts.model}: {labelled} and a pool of {_count(rows['pool'])} unlabelled texts."
-    ]
-    best = facts.system("classifier") or facts.system("ensemble")
-    if best and facts.metrics:
-        baseline, mean = facts.system("baseline"), facts.system("mean")
-        compared = [f"the mean PVP {mean['value']:.3f}"] if mean else []
-        compared += [f"the supervised baseline {baseline['value']:.3f}"] if baseline else []
-        parts.append(
-            f"The {best['name']} reaches {facts.metrics['metric']} {best['value']:.3f} "
-            f"({best['low']:.3f} to {best['high']:.3f}) on {_count(facts.metrics['test_rows'])} "
-            f"test rows; {' and '.join(compared)}."
-        )
-    else:
-        parts.append("There was no test table, so nothing is measured.")
-    return " ".join(parts)
+    run = (
+        f"{patterns} pattern{'s' * (patterns != 1)} of the task {data.task.name} on the model "
+        f"{model_title(data.base)}: {labelled} and a pool of {_count(rows['pool'])} unlabelled "
+        "texts."
+    )
+    best = data.system("classifier") or data.system("ensemble")
+    if data.metrics is None or best is None:
+        return f"{run} There was no test table, so nothing is measured."
+    baseline, mean = data.system("baseline"), data.system("mean")
+    compared = [f"the mean PVP {mean.value:.3f}"] if mean else []
+    compared += [f"the supervised baseline {baseline.value:.3f}"] if baseline else []
+    return (
+        f"{run} The {best.name} reaches {data.metric} {best.value:.3f} "
+        f"({best.low:.3f} to {best.high:.3f}) on {_count(data.metrics.test_rows)} "
+        f"test rows; {' and '.join(compared)}."
+    )
 
 
-def _generations(facts: Facts) -> list[dict[str, Any]]:
-    """What iPET added in each generation: rows, by label, and how sure their labels were."""
+def _added(data: ReportData) -> list[AddedRow]:
+    """What iPET added in each generation: rows, by label, and how confident their labels were."""
     lines = []
-    for number, generation in enumerate(facts.generations):
-        grown = list(generation["grown"].values())
-        if grown:
-            labels = facts.task.labels
-            added = {label: sum(g["added"][label] for g in grown) / len(grown) for label in labels}
-            shorts = itertools.chain(g["short"] for g in grown if "short" in g)
+    for number, generation in enumerate(data.generations):
+        sets = list(generation.added.values())
+        if sets:
             lines.append(
-                {
-                    "number": number,
-                    "rows": sum(g["rows"] for g in grown) / len(grown),
-                    "confidence": sum(g["mean_confidence"] for g in grown) / len(grown),
-                    "added": added,
-                    "short": sorted(set(shorts)),
-                }
+                AddedRow(
+                    generation=number,
+                    rows=statistics.fmean(s.rows for s in sets),
+                    confidence=statistics.fmean(s.mean_confidence for s in sets),
+                    by_label={
+                        label: statistics.fmean(s.by_label[label] for s in sets)
+                        for label in data.task.labels
+                    },
+                    short=sorted({s.short for s in sets if s.short}),
+                )
             )
     return lines
 
 
 def _shorten(text: str) -> str:
-    text = str(text)
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 

@@ -6,12 +6,17 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from pet_pipeline.stages.compare_templates import RankedTemplate
+from pet_pipeline.stages.evaluate import System
+from pet_pipeline.stages.pool_summary import Histogram
 
 STYLE = {
     "svg.fonttype": "none",
@@ -35,37 +40,39 @@ COLOURS = {
 MOST_NUMBERS = 20  # rows of a matrix whose cells still show their numbers
 
 
-def systems_plot(systems: Sequence[dict[str, Any]], metric: str) -> str:
-    """A dot with its interval for each system."""
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.2, 0.9 + 0.26 * len(systems))
-        for place, system in enumerate(reversed(systems)):
-            colour = COLOURS[system["kind"]]
-            axes.plot([system["low"], system["high"]], [place, place], color=colour, linewidth=2)
-            axes.plot(system["value"], place, "o", color=colour, markersize=6)
-        axes.set_yticks(range(len(systems)), [_label(s["name"]) for s in reversed(systems)])
-        axes.grid(axis="x", color="#dddddd")
-        axes.set_axisbelow(True)
-        _name(axes, "Test results with 95 % intervals", f"{metric} (1 is perfect)", "system")
-        return _svg(figure)
+@dataclass(frozen=True)
+class Dot:
+    """A value with an interval around it, and the name and colour it has in a plot."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    colour: str
 
 
-def templates_plot(candidates: Sequence[dict[str, Any]]) -> str:
+def systems_plot(systems: Sequence[System], metric: str) -> str:
+    """A dot with its interval for each system; metric: its title."""
+    dots = [Dot(s.name, s.value, s.low, s.high, COLOURS[s.kind]) for s in systems]
+    title = "Test results with 95 % intervals"
+    return _dots(dots, title, f"{_label(metric)} (1 is perfect)", "system")
+
+
+def templates_plot(candidates: Sequence[RankedTemplate]) -> str:
     """Log-loss with its standard error of each tuned template, the kept ones in colour."""
-    tuned = [c for c in candidates if c["rounds"]]
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.2, 0.9 + 0.26 * len(tuned))
-        for place, candidate in enumerate(reversed(tuned)):
-            colour = COLOURS["ensemble" if "name" in candidate else "pvp"]
-            middle, error = candidate["log_loss"], candidate["error"]
-            axes.plot([middle - error, middle + error], [place, place], color=colour, linewidth=2)
-            axes.plot(middle, place, "o", color=colour, markersize=6)
-        axes.set_yticks(range(len(tuned)), [_label(c["template"]) for c in reversed(tuned)])
-        axes.grid(axis="x", color="#dddddd")
-        axes.set_axisbelow(True)
-        title = "Tuned templates, kept ones in blue"
-        _name(axes, title, "log-loss ± standard error in nats (lower is better)", "template")
-        return _svg(figure)
+    dots = [
+        Dot(
+            name=c.template,
+            value=c.log_loss,
+            low=c.log_loss - c.standard_error,
+            high=c.log_loss + c.standard_error,
+            colour=COLOURS["ensemble" if c.name else "pvp"],
+        )
+        for c in candidates
+        if c.rounds
+    ]
+    title = "Tuned templates, kept ones in blue"
+    return _dots(dots, title, "log-loss ± standard error in nats (lower is better)", "template")
 
 
 def confusion_plot(counts: Sequence[Sequence[int]], labels: Sequence[str], name: str) -> str:
@@ -74,71 +81,93 @@ def confusion_plot(counts: Sequence[Sequence[int]], labels: Sequence[str], name:
     return _matrix(np.array(counts), labels, title, "predicted label", "true label", ".0f")
 
 
-def agreement_plot(shares: Sequence[Sequence[float]], names: Sequence[str]) -> str:
-    """Share of pool rows on which two PVPs predict the same label."""
-    title = "Agreement of the PVPs (share of pool rows)"
-    return _matrix(np.array(shares), names, title, "PVP", "PVP", ".2f")
+def agreement_plot(fractions: Sequence[Sequence[float]], names: Sequence[str]) -> str:
+    """Fraction of the pool's rows on which two PVPs predict the same label."""
+    title = "Agreement of the PVPs (fraction of pool rows)"
+    return _matrix(np.array(fractions), names, title, "PVP", "PVP", ".2f")
 
 
-def reliability_plot(systems: Sequence[dict[str, Any]]) -> str:
+def reliability_plot(systems: Sequence[System]) -> str:
     """Accuracy by confidence; on the diagonal a system is as sure as it is right."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.4, 4.0)
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linestyle="--", label="perfectly calibrated")
         for system in systems:
-            bins = system["reliability"]
+            bins = system.reliability or []
             axes.plot(
-                [b["confidence"] for b in bins],
-                [b["accuracy"] for b in bins],
+                [b.confidence for b in bins],
+                [b.accuracy for b in bins],
                 "o-",
-                color=COLOURS[system["kind"]],
-                label=f"{system['name']}, calibration error {system['calibration_error']:.3f}",
+                color=COLOURS[system.kind],
+                label=f"{system.name}, calibration error {system.calibration_error:.3f}",
             )
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.legend(frameon=False, fontsize=8, loc="upper left")
-        _name(axes, "Reliability (test rows)", "mean confidence (probability)", "accuracy (share)")
+        y = "accuracy (fraction of rows)"
+        _name(axes, "Reliability (test rows)", "mean confidence (probability)", y)
         return _svg(figure)
 
 
-def entropy_plot(edges: Sequence[float], counts: Sequence[int]) -> str:
-    """How sure the soft labels of the pool are."""
+def entropy_plot(entropies: Histogram) -> str:
+    """How certain the soft labels of the pool are."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.6, 2.9)
-        widths = np.diff(edges)
-        axes.bar(edges[:-1], counts, widths, align="edge", color="#0072B2", edgecolor="white")
+        axes.bar(
+            entropies.edges[:-1],
+            entropies.counts,
+            np.diff(entropies.edges),
+            align="edge",
+            color="#0072B2",
+            edgecolor="white",
+        )
         _name(axes, "Entropy of the soft labels", "entropy (nats)", "pool rows")
         return _svg(figure)
 
 
 def balance_plot(counts: dict[str, int], mass: dict[str, float]) -> str:
-    """How often each label is the likeliest, and how much probability it has."""
+    """How often each label is the most probable one, and how much probability it has."""
     with mpl.rc_context(STYLE):
         labels = list(counts)
         figure, axes = _figure(4.6, 1.0 + 0.24 * len(labels))
-        places = np.arange(len(labels))[::-1]
-        axes.barh(places, list(counts.values()), 0.7, color="#56B4E9", label="likeliest label")
-        axes.plot(
-            list(mass.values()), places, "D", color="#000000", markersize=4, label="probability"
-        )
-        axes.set_yticks(places, [_label(label) for label in labels])
+        positions = np.arange(len(labels))[::-1]
+        rows, sums = list(counts.values()), list(mass.values())
+        axes.barh(positions, rows, 0.7, color="#56B4E9", label="most probable label")
+        axes.plot(sums, positions, "D", color="#000000", markersize=4, label="sum of probabilities")
+        axes.set_yticks(positions, [_label(label) for label in labels])
         axes.set_ylim(-0.6, len(labels) - 0.4)
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         _name(axes, "Labels of the pool", "pool rows", "label")
         return _svg(figure)
 
 
-def generations_plot(values: Sequence[dict[str, Any]], metric: str) -> str:
-    """The ensemble of each generation on the test table."""
+def generations_plot(ensembles: Sequence[System], metric: str) -> str:
+    """The ensemble of each generation on the test table; metric: its title."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.6, 2.9)
-        numbers = [value["generation"] for value in values]
-        middle = np.array([value["value"] for value in values])
-        low = middle - [value["low"] for value in values]
-        high = np.array([value["high"] for value in values]) - middle
-        axes.errorbar(numbers, middle, [low, high], fmt="o-", color="#0072B2", capsize=3)
+        numbers = range(len(ensembles))
+        values = np.array([system.value for system in ensembles])
+        low = values - [system.low for system in ensembles]
+        high = np.array([system.high for system in ensembles]) - values
+        axes.errorbar(numbers, values, [low, high], fmt="o-", color="#0072B2", capsize=3)
         axes.set_xticks(numbers)
-        _name(axes, "The ensemble by generation", "generation", f"{metric} (1 is perfect)")
+        y = f"{_label(metric)} (1 is perfect)"
+        _name(axes, "The ensemble by generation", "generation", y)
+        return _svg(figure)
+
+
+def _dots(dots: Sequence[Dot], title: str, x: str, y: str) -> str:
+    """A line for each dot, the first at the top."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(7.2, 0.9 + 0.26 * len(dots))
+        for position, dot in enumerate(reversed(dots)):
+            line = [position, position]
+            axes.plot([dot.low, dot.high], line, color=dot.colour, linewidth=2)
+            axes.plot(dot.value, position, "o", color=dot.colour, markersize=6)
+        axes.set_yticks(range(len(dots)), [_label(dot.name) for dot in reversed(dots)])
+        axes.grid(axis="x", color="#dddddd")
+        axes.set_axisbelow(True)
+        _name(axes, title, x, y)
         return _svg(figure)
 
 
@@ -151,9 +180,9 @@ def _matrix(
         figure, axes = _figure(size + 0.8, size)
         image = axes.imshow(values, cmap="Blues", vmin=0, vmax=max(float(values.max()), 1e-9))
         font = 9 if n <= MOST_NUMBERS else 5
-        shown = [_label(name) for name in names]
-        axes.set_xticks(range(n), shown, rotation=45, ha="right", fontsize=font)
-        axes.set_yticks(range(n), shown, fontsize=font)
+        ticks = [_label(name) for name in names]
+        axes.set_xticks(range(n), ticks, rotation=45, ha="right", fontsize=font)
+        axes.set_yticks(range(n), ticks, fontsize=font)
         if n <= MOST_NUMBERS:
             for row, column in np.ndindex(values.shape):
                 dark = values[row, column] > 0.6 * values.max()
@@ -185,7 +214,7 @@ def _label(name: str, longest: int = 32) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """A figure as an SVG element to stand in a page."""
+    """A figure as an SVG element of a page."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         buffer = io.StringIO()

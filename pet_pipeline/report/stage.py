@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pet_pipeline.config import Machine, Settings, write_settings
-from pet_pipeline.models import resolve_model
+from pet_pipeline.compute import Compute
+from pet_pipeline.config import Machine, Settings
+from pet_pipeline.files import write_text
+from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Task
-from pet_pipeline.run import Result, Run, write_text
-from pet_pipeline.stages.results import Generation, Tables
+from pet_pipeline.report.data import (
+    GenerationData,
+    ReportData,
+    checked_patterns,
+    versions_of,
+)
+from pet_pipeline.run import Run
+from pet_pipeline.settings import check_settings, write_settings
+from pet_pipeline.stages.evaluate import read_metrics
+from pet_pipeline.stages.from_settings import base_model, optimisation, student_model
+from pet_pipeline.stages.results import Generation, Inputs, Tables, need_inputs
 from pet_pipeline.stages.search import Searched
+from pet_pipeline.stages.search_templates import read_templates
+from pet_pipeline.stages.search_words import read_words
+from pet_pipeline.units import Info, Result, Unit
 
 PAGE = "index.html"
 CARD = "README.md"
@@ -21,51 +36,114 @@ def write_report(
     run: Run,
     task: Task,
     generations: Sequence[Generation],
-    tables: Tables,
+    inputs: Inputs,
     settings: Settings,
     *,
     metrics: Result | None = None,
     classifier: Result | None = None,
-    baseline: Result | None = None,
     searched: Searched | None = None,
 ) -> Result:
     """report/index.html of a run, and README.md in the classifier's folder."""
-    call = {
-        "task": task,
-        "settings": write_settings(settings.model_copy(update={"machine": Machine()})),
-        "base": resolve_model(settings.model, settings.revision),
-        "tables": {
-            "labelled": tables.labelled,
-            "pool": tables.pool,
-            "test": tables.test,
-            "development": tables.development,
-        },
-        "patterns": tables.checked,
-        "generations": [
-            {
-                "models": {s.model.name: s.model.result for s in g.scores},
-                "soft": g.soft,
-                "grown": g.grown,
-            }
-            for g in generations
-        ],
-        "metrics": metrics,
-        "classifier": classifier,
-        "baseline": baseline,
-        "templates": searched.templates if searched else None,
-        "words": searched.words if searched else (),
+    tables = need_inputs(inputs, "write_report").tables
+    base = base_model(run, settings)
+    unit = WriteReport(
+        task=task,
+        settings=write_settings(_reported(settings)),
+        base=base,
+        student=student_model(run, settings) if classifier else base,
+        tables=_by_name(tables),
+        checked=tables.checked,
+        generations=tuple(ReportedGeneration(g.soft, g.added) for g in generations),
+        metrics=metrics,
+        classifier=classifier,
+        templates=searched.templates if searched else None,
+        words=searched.words if searched else (),
+    )
+    report = run.do("report", {".": unit})["."]
+    if classifier and not run.plan:
+        _copy_card(report.dir / CARD, classifier.dir / CARD)
+    return report
+
+
+@dataclass(frozen=True)
+class ReportedGeneration:
+    """The soft labels of a generation, and by model the rows that were added before it."""
+
+    soft: Result
+    added: dict[str, Result]
+
+
+@dataclass(frozen=True)
+class WriteReport(Unit):
+    """The page, and the model card if there is a classifier."""
+
+    task: Task
+    settings: str  # as TOML, without the machine's and the run's folder
+    base: Pretrained
+    student: Pretrained  # the encoder of the classifier
+    tables: dict[str, Result]
+    checked: tuple[Result, ...]  # what is known of the patterns
+    generations: tuple[ReportedGeneration, ...]
+    metrics: Result | None
+    classifier: Result | None
+    templates: Result | None
+    words: tuple[Result, ...]
+    version = 2
+
+    def work(self, out: Path, compute: Compute) -> Info:
+        """Write index.html and README.md."""
+        from pet_pipeline.report.card import model_card
+        from pet_pipeline.report.page import render_page
+
+        data = self._data()
+        page = render_page(data)
+        (out / PAGE).write_text(page, "utf-8")
+        if self.classifier:
+            (out / CARD).write_text(model_card(data), "utf-8")
+        return {"kilobytes": len(page.encode()) // 1024}
+
+    def _data(self) -> ReportData:
+        """What the results say."""
+        settings = check_settings(tomllib.loads(self.settings))
+        labelled = self.tables.get("labelled")
+        return ReportData(
+            task=self.task,
+            settings=settings,
+            base=self.base,
+            student=self.student,
+            learning_rate=optimisation(settings, settings.finetune, self.base).learning_rate,
+            rows={name: table.info["rows"] for name, table in self.tables.items()},
+            labelled=labelled.info["labels"] if labelled else {},
+            patterns=checked_patterns(self.checked, self.task),
+            generations=[GenerationData.of(g.soft, g.added) for g in self.generations],
+            metrics=read_metrics(self.metrics) if self.metrics else None,
+            searched=read_templates(self.templates) if self.templates else None,
+            found_words=[read_words(result) for result in self.words],
+            versions=versions_of(self.generations[-1].soft),
+        )
+
+
+def _by_name(tables: Tables) -> dict[str, Result]:
+    """The tables that there are."""
+    named = {
+        "labelled": tables.labelled,
+        "pool": tables.pool,
+        "test": tables.test,
+        "development": tables.development,
     }
-    return run.do("report", _report, {".": call})[0]
+    return {name: table for name, table in named.items() if table}
 
 
-def _report(out: Path, machine: Machine, **params: Any) -> dict[str, Any]:
-    from pet_pipeline.report.card import model_card
-    from pet_pipeline.report.facts import gather
-    from pet_pipeline.report.page import render_page
+def _copy_card(card: Path, beside: Path) -> None:
+    """Put the card beside the classifier, unless it is there.
 
-    facts = gather(**params)
-    page = render_page(facts)
-    (out / PAGE).write_text(page, "utf-8")
-    if facts.classifier is not None:
-        write_text(facts.classifier.dir / CARD, model_card(facts))
-    return {"kilobytes": len(page.encode()) // 1024}
+    Not only when the report was written: a classifier that was trained again has none.
+    """
+    text = card.read_text("utf-8")
+    if not beside.exists() or beside.read_text("utf-8") != text:
+        write_text(beside, text)
+
+
+def _reported(settings: Settings) -> Settings:
+    """The settings as the page shows them: the same wherever the run is done, or moved to."""
+    return settings.model_copy(update={"machine": Machine(), "output": Settings().output})

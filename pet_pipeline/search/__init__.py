@@ -1,1 +1,1 @@
-"""LM-BFF (2012.15723): templates, label words and demonstrations found on the labelled rows."""
+"""LM-BFF (2012.15723) and kin: templates and label words found on the labelled rows."""

@@ -1,7 +1,7 @@
 """One word for each label out of lists of candidates: the exact best assignment.
 
 An assignment is as good as the labelled rows it gets right, each by a word that scores higher
-than every other label's. Whether one word beats another on a label's rows is one bit a row, so
+than every other label's. Whether one word beats another on a label's rows is one bit per row, so
 the rows of a label are packed into integers, and a whole grid of assignments is compared by
 `and` and a count of bits. (LM-BFF, 2012.15723, section 5.1, compares them one by one.) Equal
 counts are decided by the mean margin.
@@ -20,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from pet_pipeline.data import Floats
+from pet_pipeline.tables import Floats
 
 MOST_EXACT = 10**9  # assignments that are all compared; beyond, coordinate ascent
 RESTARTS = 20
 GRID = 2**18  # assignments that are compared in one array
 
 Counts = npt.NDArray[np.int64]
-Found = tuple[int, float, tuple[int, ...]]  # rows right, margin, the choice for each label
+Judged = tuple[int, float, tuple[int, ...]]  # rows correct, margin, the choice for each label
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def best_assignment(
 
 
 class _Tables:
-    """What each assignment is judged by, for pairs of labels and for single ones."""
+    """What each assignment is judged by, for pairs of labels and for single labels."""
 
     def __init__(
         self, scores: Floats, gold: Sequence[int], candidates: Sequence[Sequence[int]]
@@ -84,7 +84,7 @@ class _Tables:
         self.clash = [[words[y][:, None] == words[c] for c in self.labels] for y in self.labels]
         self.margin = _margins(scores, gold, candidates)
 
-    def best(self, fixed: Mapping[int, int], free: Sequence[int]) -> Found | None:
+    def best(self, fixed: Mapping[int, int], free: Sequence[int]) -> Judged | None:
         """The best choice for the free labels with the others fixed: correct, margin, choice.
 
         None if every choice gives a word to two labels.
@@ -108,14 +108,14 @@ class _Tables:
         ties = np.flatnonzero(correct == top)
         first = ties[margin.flat[ties].argmax()]
         picked = dict(zip(free, np.unravel_index(first, shape), strict=True))
-        found = tuple(int({**fixed, **picked}[y]) for y in self.labels)
-        return (top, float(margin.flat[first]), found) if top >= 0 else None
+        complete = tuple(int({**fixed, **picked}[y]) for y in self.labels)
+        return (top, float(margin.flat[first]), complete) if top >= 0 else None
 
 
 def _margins(
     scores: Floats, gold: Sequence[int], candidates: Sequence[Sequence[int]]
 ) -> list[Floats]:
-    """Each word's share (words,) of its label in the margin of an assignment."""
+    """What each word (words,) of each label contributes to the margin of an assignment."""
     owner = np.asarray(gold)
     own = [scores[owner == label] for label in range(len(candidates))]
     means = np.stack([part.mean(0) if len(part) else 0 * scores[0] for part in own])
@@ -123,7 +123,7 @@ def _margins(
     return [apart[label, list(words)] for label, words in enumerate(candidates)]
 
 
-def _search_all(tables: _Tables) -> Found:
+def _search_all(tables: _Tables) -> Judged:
     """The best of all assignments, a grid of them at a time."""
     first = len(tables.sizes) - 1
     while first > 0 and math.prod(tables.sizes[first - 1 :]) <= GRID:
@@ -136,7 +136,7 @@ def _search_all(tables: _Tables) -> Found:
 
 def _climb(
     scores: Floats, gold: Sequence[int], candidates: Sequence[Sequence[int]], seed: int
-) -> Found:
+) -> Judged:
     """The best that changes of single words lead to, from several assignments.
 
     The first one is that of the highest margin, the others are random.
@@ -144,7 +144,7 @@ def _climb(
     rng = np.random.default_rng(seed)
     margins = _margins(scores, gold, candidates)
     words = np.unique(np.concatenate([np.asarray(c) for c in candidates]))
-    found = []
+    ends = []
     for start in range(RESTARTS if len(words) >= len(candidates) else 0):
         worth = np.full((len(candidates), len(words)), -np.inf)
         for y, columns in enumerate(candidates):
@@ -154,8 +154,8 @@ def _climb(
             chosen = words[linear_sum_assignment(worth, maximize=True)[1]]
         except ValueError:  # no matching of labels and words
             break
-        found.append(_climb_from(scores, np.asarray(gold), candidates, margins, chosen))
-    return _first_best(found)
+        ends.append(_climb_from(scores, np.asarray(gold), candidates, margins, chosen))
+    return _first_best(ends)
 
 
 def _climb_from(
@@ -164,10 +164,10 @@ def _climb_from(
     candidates: Sequence[Sequence[int]],
     margins: Sequence[Floats],
     chosen: Counts,
-) -> Found:
-    """Change one label's word after the other while that is an improvement; chosen: columns."""
+) -> Judged:
+    """The best reached by changing one label's word at a time; chosen: the first columns."""
     chosen = chosen.copy()
-    places = [list(columns).index(word) for columns, word in zip(candidates, chosen, strict=True)]
+    indices = [list(columns).index(word) for columns, word in zip(candidates, chosen, strict=True)]
     best = (-1, -math.inf)
     improved = True
     while improved:
@@ -175,15 +175,15 @@ def _climb_from(
         for y, columns in enumerate(candidates):
             correct = _correct_with(scores, gold, chosen, y, columns)
             correct[np.isin(columns, np.delete(chosen, y))] = -1
-            others = sum(margins[c][n] for c, n in enumerate(places) if c != y)
+            others = sum(margins[c][n] for c, n in enumerate(indices) if c != y)
             margin = margins[y] + others
             top = np.flatnonzero(correct == correct.max())
             n = int(top[margin[top].argmax()])
             if (int(correct[n]), float(margin[n])) > (best[0], best[1] + 1e-12):
                 best = (int(correct[n]), float(margin[n]))
-                chosen[y], places[y] = columns[n], n
+                chosen[y], indices[y] = columns[n], n
                 improved = True
-    return (*best, tuple(places))
+    return (*best, tuple(indices))
 
 
 def _correct_with(
@@ -200,10 +200,8 @@ def _correct_with(
     return np.asarray(right.sum(0), np.int64)
 
 
-def _first_best(
-    found: Iterable[Found],
-) -> Found:
-    best = max(found, key=lambda entry: entry[:2], default=None)
+def _first_best(judged: Iterable[Judged]) -> Judged:
+    best = max(judged, key=lambda entry: entry[:2], default=None)
     if best is None:
         raise ValueError("no assignment gives every label a word of its own")
     return best

@@ -11,19 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from pet_pipeline.batches import fold_rows
-from pet_pipeline.config import Finetune, Machine
-from pet_pipeline.data import Floats
-from pet_pipeline.encoding import PatternEncoder
-from pet_pipeline.inference import score_rows
-from pet_pipeline.progress import progress
-from pet_pipeline.pvp import tune_pvp
+from pet_pipeline.tables import Floats
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,7 @@ class LogLoss:
     """Mean and standard error over rows, in nats."""
 
     mean: float
-    error: float
+    standard_error: float
 
     @classmethod
     def of(cls, losses: Floats) -> LogLoss:
@@ -62,55 +56,6 @@ def corrected_losses(scores: Floats, gold: Sequence[int], folds: int) -> Floats:
     return losses
 
 
-def tuned_scores(
-    model: Any,
-    encoders: Sequence[PatternEncoder],
-    rows: Sequence[dict[str, Any]],
-    gold: Sequence[int],
-    held: Sequence[int],
-    *,
-    settings: Finetune,
-    seed: int,
-    machine: Machine,
-) -> Floats:
-    """Scores (candidates, held rows, labels) after a short fine-tune of each on the other rows.
-
-    The model's weights are put back from memory before each.
-    """
-    weights = {name: values.clone() for name, values in model.state_dict().items()}
-    others = [n for n in range(len(rows)) if n not in set(held)]
-    found = np.zeros((len(encoders), len(held), len(encoders[0].words.tokens)))
-    if not held:
-        return found
-    with progress("compare templates", len(encoders), "templates") as advance:
-        for number, encoder in enumerate(encoders):
-            model.load_state_dict(weights)
-            encoded = encoder.encode(rows)
-            tune_pvp(
-                model,
-                [encoded[n] for n in others],
-                [gold[n] for n in others],
-                [],
-                encoder.layout,
-                encoder.words,
-                settings=settings,
-                seed=seed,  # the same for all: they see the same rows in the same order
-                machine=machine,
-                what=f"template {number + 1}",
-            )
-            found[number] = score_rows(
-                model,
-                [encoded[n] for n in held],
-                encoder.layout,
-                encoder.words,
-                machine=machine,
-                what=f"template {number + 1}",
-                decoding="parallel",  # as in training; the other takes a forward a word and token
-            )
-            advance(1)
-    return found
-
-
 def verdict(kept: Floats, rest: Floats) -> str:
     """In words, whether the kept candidates are better than the others by more than chance.
 
@@ -125,9 +70,9 @@ def verdict(kept: Floats, rest: Floats) -> str:
     difference = LogLoss.of(best - kept[0])
     text += (
         f". The best of them is ahead of the best one left out by {difference.mean:.3f} "
-        f"± {difference.error:.3f} nats (paired, {n_rows} rows)"
+        f"± {difference.standard_error:.3f} nats (paired, {n_rows} rows)"
     )
-    if difference.mean > 2 * difference.error:
+    if difference.mean > 2 * difference.standard_error:
         return f"{text}: more than chance."
     return (
         f"{text}: within noise. Other labelled rows would have kept others, so the kept ones "
@@ -144,15 +89,15 @@ def _fit_correction(scores: Floats, gold: Floats) -> tuple[float, Floats]:
     def loss(parameters: Floats) -> tuple[float, Floats]:
         factor, bias = np.exp(parameters[0]), parameters[1:]
         logits = factor * centred + bias
-        apart = (softmax(logits, axis=-1) - truth) / n_rows
+        residual = (softmax(logits, axis=-1) - truth) / n_rows
         value = -(truth * log_softmax(logits, axis=-1)).sum() / n_rows
-        slope = np.concatenate([[(apart * centred).sum() * factor], apart.sum(0)])
-        return value + (parameters**2).sum() / (2 * n_rows), slope + parameters / n_rows
+        gradient = np.concatenate([[(residual * centred).sum() * factor], residual.sum(0)])
+        return value + (parameters**2).sum() / (2 * n_rows), gradient + parameters / n_rows
 
     tight = {"ftol": 1e-12, "gtol": 1e-8}  # near candidates must not be told apart by its steps
     start = np.zeros(1 + n_labels)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=tight).x
-    return float(np.exp(found[0])), np.asarray(found[1:])
+    fitted = minimize(loss, start, jac=True, method="L-BFGS-B", options=tight).x
+    return float(np.exp(fitted[0])), np.asarray(fitted[1:])
 
 
 def _centred(scores: Floats) -> Floats:

@@ -1,14 +1,14 @@
-"""Candidate templates: where the slot may stand, what may stand around it, and in what words."""
+"""Candidate templates: where the mask may be, what may surround it, and which are readable."""
 
 from __future__ import annotations
 
 import itertools
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pet_pipeline.patterns import Field, Pattern, parse_template
+from pet_pipeline.patterns import Pattern, parse_template
 
 PUNCTUATION = ".,:;!?"
 ONE_LETTER = ("a", "i", "o", "y")  # words of one letter in languages that have such
@@ -19,16 +19,21 @@ Words = tuple[tuple[str, ...], ...]  # of each label
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the slot stands: the template on both sides of what is written around the mask."""
+class Location:
+    """Where the mask is among the texts: the template before and after what is written."""
 
     before: str
     after: str
 
+    @property
+    def begins(self) -> bool:
+        """Whether what is written is the beginning of the input."""
+        return not self.before
+
     def template(self, left: str, right: str) -> str:
         """The template with words left and right of the mask.
 
-        >>> Place("{text}", "").template("It was", ".")
+        >>> Location("{text}", "").template("It was", ".")
         '{text} It was {mask}.'
         """
         return _join(self.before, _escape(left), "{mask}", _escape(right), self.after)
@@ -43,20 +48,38 @@ class Candidate:
     score: float
 
 
-def places(columns: Sequence[str]) -> list[Place]:
-    """Behind the texts, in front of them, and between those of a pair.
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Labelled rows that templates are written for; of a label's words the first is inserted.
 
-    >>> [place.template("A", "B") for place in places(["text"])]
+    gold: (rows,) label numbers; columns: the text columns of the rows; words: of each label
+    """
+
+    rows: Sequence[Mapping[str, str]]
+    gold: Sequence[int]
+    columns: Sequence[str]
+    words: Words
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Placeholder names of the labels, for patterns that are not kept."""
+        return tuple(str(n) for n in range(len(self.words)))
+
+
+def locations(columns: Sequence[str]) -> list[Location]:
+    """After the texts, before them, and between those of a pair.
+
+    >>> [location.template("A", "B") for location in locations(["text"])]
     ['{text} A {mask} B', 'A {mask} B {text}']
     """
     first, *others = ["{" + column + "}" for column in columns]
     texts = f"{first} {{sep}} {' '.join(others)}" if others else first
-    found = [Place(texts, ""), Place("", texts)]
+    result = [Location(texts, ""), Location("", texts)]
     if others:
         ended = "{" + columns[0] + ":strip_punct}"
         begun = "{" + columns[1] + ":lower_first}"
-        found.append(Place(ended, " ".join([begun, *others[1:]])))
-    return found
+        result.append(Location(ended, " ".join([begun, *others[1:]])))
+    return result
 
 
 def verbalizer_of(patterns: Sequence[Pattern]) -> Words:
@@ -84,25 +107,25 @@ def readable(text: str, forbidden: Iterable[str]) -> bool:
     return not any(_contains(lowered, word) for word in forbidden)
 
 
-def usable(place: Place, left: str, right: str, words: Words) -> bool:
+def usable(location: Location, left: str, right: str, words: Words) -> bool:
     """Whether text around a mask makes a template that a person can read, without label words."""
     forbidden = list(itertools.chain(*words))
-    if not place.before and left.strip().startswith(tuple(PUNCTUATION)):  # behind nothing
+    if location.begins and left.strip().startswith(tuple(PUNCTUATION)):  # it ends nothing
         return False
     sides = all(readable(side, forbidden) for side in (left, right))
-    return sides and has_words(place.template(left, right))
+    return sides and has_words(location.template(left, right))
 
 
 def choose(
-    found: Sequence[Sequence[Candidate]], count: int, known: Iterable[str]
+    groups: Sequence[Sequence[Candidate]], count: int, known: Iterable[str]
 ) -> list[Candidate]:
-    """The best of each list in turn, until there are enough; nothing twice, nothing known.
+    """The best of each group in turn, until there are enough; no duplicates, nothing known.
 
-    found: candidates of each generator and place; known: templates that are there already
+    groups: candidates of each generator and location; known: templates that exist already
     """
     seen = {normal(template) for template in known}
     chosen: list[Candidate] = []
-    ranked = [sorted(group, key=lambda c: -c.score) for group in found]
+    ranked = [sorted(group, key=lambda c: -c.score) for group in groups]
     for turn in itertools.zip_longest(*ranked):
         for candidate in turn:
             if candidate and normal(candidate.template) not in seen and len(chosen) < count:
@@ -120,27 +143,10 @@ def normal(template: str) -> str:
     return re.sub(r"\s*([^\w\s{}])\s*", r"\1", " ".join(template.lower().split()))
 
 
-def template_of(pattern: Pattern) -> str:
-    """The template of a pattern as its file has it."""
-    return "".join(
-        _escape(part) if isinstance(part, str) else _written(part) for part in pattern.parts
-    )
-
-
-def pattern_of(name: str, template: str, labels: tuple[str, ...], words: Words) -> Pattern:
-    """The pattern of a template and its label words."""
-    return Pattern(name, parse_template(template), labels, words)
-
-
 def has_words(template: str) -> bool:
     """Whether a template has a word of its own, not only punctuation."""
     own = "".join(part for part in parse_template(template) if isinstance(part, str))
     return bool(own.strip(string.punctuation + string.whitespace))
-
-
-def _written(field: Field) -> str:
-    specs = ",".join(field.specs)
-    return "{" + field.name + (f":{specs}" if specs else "") + "}"
 
 
 def _escape(text: str) -> str:
@@ -158,7 +164,7 @@ def _join(*pieces: str) -> str:
 
 
 def _contains(tokens: Sequence[str], word: str) -> bool:
-    """Whether a word, or words, stand in a list of lower-case words."""
+    """Whether a word, or words in a row, occur in a list of lower-case words."""
     wanted = [token.lower() for token in TEXT.findall(word)]
     if not wanted:
         return False

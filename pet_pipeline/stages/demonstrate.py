@@ -1,185 +1,121 @@
-"""Demonstrations and calibration as the units of other stages take and use them."""
+"""Demonstrations as a field of units, and as their work uses them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pet_pipeline.config import Machine, Settings
-from pet_pipeline.data import Floats, read_scores
+from pet_pipeline.compute import Compute
+from pet_pipeline.config import Settings
+from pet_pipeline.demonstrations import NO_ROW, Demonstrations, Rows
+from pet_pipeline.encoding import PatternEncoder
 from pet_pipeline.models import Pretrained
-from pet_pipeline.patterns import Pattern
+from pet_pipeline.patterns import Task
 from pet_pipeline.progress import say
-from pet_pipeline.run import Result
-from pet_pipeline.stages.encode import embed_texts, encoder_of
-from pet_pipeline.stages.results import ENCODED, VECTORS, Tables, training_rows
+from pet_pipeline.run import Run
+from pet_pipeline.stages.from_settings import demonstration_encoder
+from pet_pipeline.stages.results import VECTORS, Tables, training_rows
+from pet_pipeline.tables import Floats, read_scores
+from pet_pipeline.units import Result
 
 if TYPE_CHECKING:
-    from pet_pipeline.encoding import Encoded, PatternEncoder
-    from pet_pipeline.scoring import Draws
-
-PRIOR_ROWS = 200  # of the pool, on which the labels' prior is measured
+    from pet_pipeline.pvp import Pvp
 
 
 @dataclass(frozen=True)
 class Examples:
-    """How a unit shows labelled rows in its inputs: what its parameters say of it."""
+    """The labelled rows that a unit inserts into its inputs, and how."""
 
     labelled: Result
     columns: tuple[str, ...]
-    encoder: Pretrained
-    draws: int
-    share: float  # of a label's rows, the most similar ones
+    encoder: Pretrained  # compares rows
+    fraction: float  # of a label's rows, the most similar ones
     max_tokens: int
     text_tokens: int  # of the rows, when they are compared
 
+    def demonstrations(
+        self,
+        encoder: PatternEncoder,
+        vectors: Floats | None,
+        *,
+        support: Sequence[int] | None = None,
+        draws: int = 1,
+    ) -> Demonstrations:
+        """The rows in a pattern, ready to be inserted.
 
-def examples_of(
-    labelled: Result | None, columns: tuple[str, ...], settings: Settings
-) -> Examples | None:
+        vectors: (labelled rows, dimensions) embeddings, or None; support: the rows that are drawn
+        from, or None for all; draws: sets whose scores are averaged
+        """
+        rows, gold = training_rows([self.labelled], encoder.pattern.labels)
+        chosen = list(range(len(rows)) if support is None else support)
+        return Demonstrations(
+            encoder,
+            [rows[n] for n in chosen],
+            [gold[n] for n in chosen],
+            max_tokens=self.max_tokens,
+            vectors=None if vectors is None else vectors[chosen],
+            fraction=self.fraction,
+            draws=draws,
+        )
+
+
+def examples_of(run: Run, task: Task, tables: Tables, settings: Settings) -> Examples | None:
     """What the settings say of demonstrations; None if there are none."""
     chosen = settings.demonstrations
-    if not chosen.enabled or labelled is None:
+    if not chosen.enabled or tables.labelled is None:
         return None
     return Examples(
-        labelled=labelled,
-        columns=columns,
-        encoder=encoder_of(settings),
-        draws=chosen.draws,
-        share=chosen.filter,
+        labelled=tables.labelled,
+        columns=task.columns,
+        encoder=demonstration_encoder(run, settings),
+        fraction=chosen.filter,
         max_tokens=chosen.max_tokens,
         text_tokens=settings.finetune.max_tokens,
     )
 
 
-def draws_of(
-    examples: Examples,
-    encoder: PatternEncoder,
-    *,
-    support: Sequence[int],
-    labelled_vectors: Floats | None,
-    vectors: Floats | None,
-    own: Sequence[int] | None,
-    seed: int,
-) -> Draws:
-    """How rows are shown with labelled rows of these numbers.
-
-    vectors and own: of the rows that are shown, as `Draws` has them
-    """
-    from pet_pipeline.scoring import Draws
-    from pet_pipeline.search.demonstrations import Demonstrations, Support
-
-    rows, gold = training_rows([examples.labelled], encoder.pattern.labels)
-    chosen = Support(
-        [gold[n] for n in support],
-        len(encoder.pattern.labels),
-        None if labelled_vectors is None else labelled_vectors[list(support)],
-        examples.share,
-    )
-    shown = Demonstrations(encoder, [rows[n] for n in support], chosen, examples.max_tokens)
-    return Draws(shown, examples.draws, seed, vectors, own)
-
-
-def draws_in_training(
-    examples: Examples,
-    encoder: PatternEncoder,
+def demonstrate(
+    pvp: Pvp,
+    examples: Examples | None,
     rows: list[dict[str, Any]],
     support: Sequence[int],
-    seed: int,
-    machine: Machine,
-) -> Draws:
-    """How training rows are shown, the first of which are the labelled ones.
+    *,
+    draws: int,
+    compute: Compute,
+) -> Rows:
+    """Training rows in the pattern; with examples, the model reads them with demonstrations.
 
-    support: the numbers of those that are shown to others
+    rows: the labelled ones first; support: the numbers of those that are drawn for others
     """
-    from pet_pipeline.search.demonstrations import NOBODY
+    from pet_pipeline.embedding import embed_texts
 
-    places = {n: place for place, n in enumerate(support)}
+    encoded = pvp.encoder.encode(rows)
+    if examples is None:
+        return Rows(encoded)
     vectors = None
-    if examples.share < 1:
+    if examples.fraction < 1:
         vectors = embed_texts(
-            examples.encoder, rows, examples.columns, examples.text_tokens, machine
+            examples.encoder, rows, examples.columns, examples.text_tokens, compute
         )
-    return draws_of(
-        examples,
-        encoder,
-        support=support,
-        labelled_vectors=vectors,
-        vectors=vectors,
-        own=[places.get(n, NOBODY) for n in range(len(rows))],
-        seed=seed,
-    )
+    pvp.demonstrations = examples.demonstrations(pvp.encoder, vectors, support=support, draws=draws)
+    numbers = {row: number for number, row in enumerate(support)}
+    return Rows(encoded, vectors, [numbers.get(n, NO_ROW) for n in range(len(rows))])
 
 
-def tell_room(draws: Draws, rows: Sequence[Encoded], what: str) -> float:
+def say_room(pvp: Pvp, rows: Rows, seed: int, what: str) -> float:
     """Say it if demonstrations were left out for lack of room; returns how many an input has."""
-    shown = draws.shown(rows, 0)
-    if shown.left_out:
+    assert pvp.demonstrations is not None
+    count, left_out = pvp.demonstrations.room(rows, seed)
+    if left_out:
         say(
-            f"  {what}: {shown.count:.1f} of {shown.count + shown.left_out:.1f} demonstrations "
+            f"  {what}: {count:.1f} of {count + left_out:.1f} demonstrations "
             "fit into an input, other draws show other labels; a higher "
             "demonstrations.max_tokens makes room for more"
         )
-    return round(shown.count, 2)
+    return round(count, 2)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What is taken away from scores: the labels' prior, measured on rows that say nothing of it.
-
-    encoded, vectors: rows of the pool in the pattern, and their embeddings; None for content-free
-    ones
-    """
-
-    kind: str
-    columns: tuple[str, ...]
-    encoded: Result | None = None
-    vectors: Result | None = None
-
-
-def calibration_of(
-    tables: Tables, columns: tuple[str, ...], pattern: Pattern, settings: Settings
-) -> Calibration | None:
-    """What the settings say of calibration; None if there is none."""
-    chosen = settings.pooling
-    if chosen.calibrate == "none":
-        return None
-    if chosen.prior == "content-free":
-        return Calibration(chosen.calibrate, columns)
-    first = tables.encoded[pattern.name][0]
-    return Calibration(chosen.calibrate, columns, first, tables.vectors.get(f"{0:05d}"))
-
-
-def score_calibrated(
-    model: Any,
-    encoder: PatternEncoder,
-    rows: Sequence[Encoded],
-    calibration: Calibration | None,
-    *,
-    machine: Machine,
-    what: str,
-    draws: Draws | None,
-    decoding: str = "confident",
-) -> Floats:
-    """Label scores (rows, labels), without the labels' prior if that is to be taken away."""
-    from pet_pipeline.encoding import read_encoded
-    from pet_pipeline.scoring import content_free_rows, log_prior, score_pvp
-
-    options: Any = {"machine": machine, "what": what, "decoding": decoding}
-    if calibration is None:
-        return score_pvp(model, encoder, rows, draws=draws, **options)
-    options["normalise"] = calibration.kind == "pmi"
-    scores = score_pvp(model, encoder, rows, draws=draws, **options)
-    prior_draws = draws.anywhere() if draws else None
-    if calibration.encoded is None:
-        nothing = encoder.encode(content_free_rows(calibration.columns))
-    else:
-        nothing = read_encoded(calibration.encoded.dir / ENCODED)[:PRIOR_ROWS]
-        if draws and calibration.vectors:
-            vectors = read_scores(calibration.vectors.dir / VECTORS)[1][:PRIOR_ROWS]
-            prior_draws = replace(draws, vectors=vectors, own=None)
-    without = score_pvp(model, encoder, nothing, draws=prior_draws, **options)
-    return np.asarray(scores - log_prior(without, calibration.kind), np.float32)
+def read_vectors(result: Result | None) -> Floats | None:
+    """Embeddings (rows, dimensions) that a unit wrote, if there are any."""
+    return None if result is None else read_scores(result.dir / VECTORS)[1]

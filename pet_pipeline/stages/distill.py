@@ -2,163 +2,175 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from pet_pipeline.config import Baseline, Distill, Machine, Settings
-from pet_pipeline.data import Floats, part_name, read_probs, read_rows
-from pet_pipeline.models import Pretrained, resolve_model
+from pet_pipeline.batches import batch_rows
+from pet_pipeline.compute import Compute
+from pet_pipeline.config import Distill, Settings
+from pet_pipeline.fanout import release_workers
+from pet_pipeline.models import Pretrained
+from pet_pipeline.optimisation import Distillation, Optimisation
 from pet_pipeline.patterns import Task
-from pet_pipeline.run import Result, Run
+from pet_pipeline.run import Run
 from pet_pipeline.seeds import seed_from
-from pet_pipeline.stages.results import TABLE, Tables, labels_of, shard_file
-
-if TYPE_CHECKING:
-    from pet_pipeline.classifier import Encodings
+from pet_pipeline.stages.from_settings import optimisation, precision, student_model
+from pet_pipeline.stages.results import Inputs, need_inputs, shard_file, training_rows
+from pet_pipeline.tables import Floats, part_name, read_probs, shard_files
+from pet_pipeline.units import Info, Result, Unit
 
 
 def distill(
-    run: Run, task: Task, soft: Result, tables: Tables, settings: Settings
+    run: Run, task: Task, soft: Result, inputs: Inputs, settings: Settings
 ) -> Result | None:
     """A classifier trained on the pool's soft labels; None if the settings stop before it."""
-    if not settings.distill.enabled:
+    tables, chosen = need_inputs(inputs, "distill").tables, settings.distill
+    if not chosen.enabled:
         return None
-    name = settings.distill.model
-    base = resolve_model(name) if name else resolve_model(settings.model, settings.revision)
-    call = {
-        "base": base,
-        "labels": task.labels,
-        "columns": task.columns,
-        "soft": soft,
-        "pool": tables.pool,
-        "labelled": tables.labelled if settings.distill.gold_weight else None,
-        "settings": settings.distill.model_copy(update={"model": ""}),
-    }
-    return run.do("distill", _distill, {"classifier": call}, resumable=True)[0]
+    if not run.plan:
+        release_workers()  # those that scored the pool keep their last model
+    base = student_model(run, settings)
+    unit = DistillClassifier(
+        base=base,
+        labels=task.labels,
+        columns=task.columns,
+        soft=soft,
+        pool=tables.pool,
+        labelled=tables.labelled if chosen.gold_weight else None,
+        distillation=Distillation(
+            optimisation=optimisation(settings, chosen, base),
+            steps=distillation_steps(chosen, tables.pool_rows),
+            temperature=chosen.temperature,
+            gold_weight=chosen.gold_weight if tables.labelled else 0.0,
+            max_tokens=chosen.max_tokens,
+        ),
+        precision=precision(run, settings),
+    )
+    return run.do("distill", {"classifier": unit})["classifier"]
 
 
-def baseline(run: Run, task: Task, tables: Tables, settings: Settings) -> Result | None:
-    """The same encoder trained on the labelled rows alone; None without any, or if turned off."""
-    if not settings.baseline.enabled or tables.labelled is None:
+def baseline(run: Run, task: Task, inputs: Inputs, settings: Settings) -> Result | None:
+    """The classifier's encoder trained on the labelled rows alone; None without any, or if off."""
+    labelled, chosen = need_inputs(inputs, "baseline").tables.labelled, settings.baseline
+    if not chosen.enabled or labelled is None:
         return None
-    call = {
-        "base": resolve_model(settings.model, settings.revision),
-        "labels": task.labels,
-        "columns": task.columns,
-        "labelled": tables.labelled,
-        "settings": settings.baseline,
-    }
-    return run.do("baseline", _baseline, {"classifier": call})[0]
-
-
-def _distill(
-    out: Path,
-    machine: Machine,
-    *,
-    base: Pretrained,
-    labels: tuple[str, ...],
-    columns: tuple[str, ...],
-    soft: Result,
-    pool: Result,
-    labelled: Result | None,
-    settings: Distill,
-) -> dict[str, Any]:
-    from pet_pipeline.batches import batch_rows
-    from pet_pipeline.classifier import distill_classifier, encode_texts, save_classifier
-    from pet_pipeline.pretrained import load_tokenizer
-
-    seed = seed_from("distill")
-    model, tokenizer = _new_model(base, labels, seed), load_tokenizer(base)
-    n_rows = soft.info["rows"]
-    batches = [
-        batch_rows(n_rows, settings.batch_size, seed=seed, step=step)
-        for step in range(settings.steps)
-    ]
-    used = sorted({row for batch in batches for row in batch})
-    rows, probs = _pool_rows(soft, pool, used)
-    place = {row: n for n, row in enumerate(used)}
-    gold_rows, gold = _gold(labelled, labels)
-    loss = distill_classifier(
-        model,
-        encode_texts(tokenizer, rows, columns, settings.max_tokens),
-        probs,
-        [[place[row] for row in batch] for batch in batches],
-        encode_texts(tokenizer, gold_rows, columns, settings.max_tokens) if gold else None,
-        gold,
-        tokenizer.pad_token_id,
-        settings=settings,
-        seed=seed,
-        machine=machine,
-        what="distill",
-        checkpoints=out,
+    base = student_model(run, settings)
+    unit = TrainBaseline(
+        base=base,
+        labels=task.labels,
+        columns=task.columns,
+        labelled=labelled,
+        optimisation=optimisation(settings, chosen, base),
+        steps=chosen.steps,
+        max_tokens=chosen.max_tokens,
+        precision=precision(run, settings),
     )
-    save_classifier(model, tokenizer, out, columns, settings.max_tokens)
-    return {"rows": len(used), "loss": loss}
+    return run.do("baseline", {"classifier": unit})["classifier"]
 
 
-def _baseline(
-    out: Path,
-    machine: Machine,
-    *,
-    base: Pretrained,
-    labels: tuple[str, ...],
-    columns: tuple[str, ...],
-    labelled: Result,
-    settings: Baseline,
-) -> dict[str, Any]:
-    from pet_pipeline.classifier import encode_texts, save_classifier, tune_classifier
-    from pet_pipeline.pretrained import load_tokenizer
+def distillation_steps(chosen: Distill, pool_rows: int) -> int:
+    """Updates of the distillation: as the settings say, or enough to read the pool some times.
 
-    seed = seed_from("baseline")
-    model, tokenizer = _new_model(base, labels, seed), load_tokenizer(base)
-    rows, gold = _gold(labelled, labels)
-    encodings: Encodings = encode_texts(tokenizer, rows, columns, settings.max_tokens)
-    loss = tune_classifier(
-        model,
-        encodings,
-        gold,
-        tokenizer.pad_token_id,
-        optimiser=settings,
-        steps=settings.steps,
-        seed=seed,
-        machine=machine,
-        what="baseline",
-    )
-    save_classifier(model, tokenizer, out, columns, settings.max_tokens)
-    return {"rows": len(rows), "loss": loss}
+    >>> distillation_steps(Distill(steps=7), 10**6)
+    7
+    >>> distillation_steps(Distill(passes=2, min_steps=300, max_steps=2000), 8000)
+    1000
+    """
+    if chosen.steps:
+        return chosen.steps
+    steps = math.ceil(chosen.passes * pool_rows / chosen.batch_size)
+    return min(max(steps, chosen.min_steps), chosen.max_steps)
 
 
-def _new_model(base: Pretrained, labels: tuple[str, ...], seed: int) -> Any:
-    import torch
+@dataclass(frozen=True)
+class DistillClassifier(Unit):
+    """An ordinary sequence classifier, trained on the pool's soft labels."""
 
-    from pet_pipeline.pretrained import new_classifier
+    base: Pretrained
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    soft: Result
+    pool: Result
+    labelled: Result | None
+    distillation: Distillation
+    precision: str
+    version = 2
+    resumable = True
 
-    torch.manual_seed(seed)  # the new head starts at random
-    return new_classifier(base, labels)
+    def work(self, out: Path, compute: Compute) -> Info:
+        """Write the classifier as transformers does; resume from a checkpoint in `out`."""
+        from pet_pipeline.classifier import Classifier, Labelled, SoftLabelled
+
+        seed = seed_from("distill")
+        classifier = Classifier.new(
+            self.base,
+            self.labels,
+            self.columns,
+            self.distillation.max_tokens,
+            seed=seed,
+            compute=compute.at(self.precision),
+        )
+        pool = SoftLabelled(*self._pool_rows(seed))
+        labelled = None
+        if self.labelled:
+            labelled = Labelled(*training_rows([self.labelled], self.labels))
+        loss = classifier.distill(pool, labelled, self.distillation, seed=seed, checkpoints=out)
+        classifier.save(out)
+        return {"rows": len(pool.rows), "steps": self.distillation.steps, "loss": loss}
+
+    def size(self) -> str:
+        """The number of updates."""
+        return f"{self.distillation.steps} steps"
+
+    def _pool_rows(self, seed: int) -> tuple[list[dict[str, str]], Floats, list[list[int]]]:
+        """The rows that training will see, their soft labels, and which ones are in each step."""
+        n_rows, size = self.soft.info["rows"], self.distillation.optimisation.batch_size
+        batches = [
+            batch_rows(n_rows, size, seed=seed, step=step)
+            for step in range(self.distillation.steps)
+        ]
+        used = np.array(sorted({row for batch in batches for row in batch}))
+        number = {row: n for n, row in enumerate(used.tolist())}
+        rows, probs, start = [], [], 0
+        for n in range(len(shard_files(self.soft.dir))):
+            file = shard_file(self.pool, n)
+            count = pq.read_metadata(file).num_rows
+            inside = used[(used >= start) & (used < start + count)] - start
+            rows += pq.read_table(file).take(inside).to_pylist()
+            probs.append(read_probs(self.soft.dir / part_name(n))[inside])
+            start += count
+        taken = [[number[row] for row in batch] for batch in batches]
+        return rows, np.concatenate(probs), taken
 
 
-def _gold(
-    labelled: Result | None, labels: tuple[str, ...]
-) -> tuple[list[dict[str, Any]], list[int]]:
-    if labelled is None:
-        return [], []
-    return read_rows(labelled.dir / TABLE), labels_of(labelled.dir / TABLE, labels)
+@dataclass(frozen=True)
+class TrainBaseline(Unit):
+    """The same encoder as the classifier's, trained on the labelled rows alone."""
 
+    base: Pretrained
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    labelled: Result
+    optimisation: Optimisation
+    steps: int
+    max_tokens: int
+    precision: str
+    version = 2
 
-def _pool_rows(soft: Result, pool: Result, used: list[int]) -> tuple[list[dict[str, Any]], Floats]:
-    """The rows that training will see, and their soft labels, read shard by shard."""
-    rows: list[dict[str, Any]] = []
-    probs: list[Floats] = []
-    numbers = np.array(used)
-    start = 0
-    for n in range(len(list(soft.dir.glob("part-*.parquet")))):
-        file = shard_file(pool, n)
-        size = pq.read_metadata(file).num_rows
-        inside = numbers[(numbers >= start) & (numbers < start + size)] - start
-        rows += pq.read_table(file).take(inside).to_pylist()
-        probs.append(read_probs(soft.dir / part_name(n))[inside])
-        start += size
-    return rows, np.concatenate(probs)
+    def work(self, out: Path, compute: Compute) -> Info:
+        """Write the classifier as transformers does."""
+        from pet_pipeline.classifier import Classifier, Labelled
+
+        seed = seed_from("baseline")
+        compute = compute.at(self.precision)
+        classifier = Classifier.new(
+            self.base, self.labels, self.columns, self.max_tokens, seed=seed, compute=compute
+        )
+        labelled = Labelled(*training_rows([self.labelled], self.labels))
+        loss = classifier.tune(labelled, self.optimisation, self.steps, seed=seed, what="baseline")
+        classifier.save(out)
+        return {"rows": len(labelled.rows), "loss": loss}

@@ -1,185 +1,161 @@
-"""The models' scores become one soft label a row of the pool."""
+"""The models' scores become one soft label per row of the pool."""
 
 from __future__ import annotations
 
-import heapq
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pet_pipeline.config import Machine, Settings
-from pet_pipeline.data import Floats, part_name, read_rows, read_scores, write_soft_labels
+from pet_pipeline.combining import WEIGHTINGS, Combination, Evidence
+from pet_pipeline.compute import Compute
+from pet_pipeline.config import Settings
 from pet_pipeline.patterns import Task
-from pet_pipeline.pooling import disagreement, entropy, fit_pool, pool_scores
-from pet_pipeline.run import Result, Run
-from pet_pipeline.stages.finetune import crossfit
-from pet_pipeline.stages.results import SCORES, TABLE, Scores, Tables, labels_of, shard_file
+from pet_pipeline.records import read_record, write_record
+from pet_pipeline.run import Run
+from pet_pipeline.stages.crossfit import crossfit
+from pet_pipeline.stages.pool_summary import DisputedRow, Histogram, PoolSummary
+from pet_pipeline.stages.results import SCORES, TABLE, Inputs, Scores, need_inputs
+from pet_pipeline.tables import Floats, labels_of, part_name, read_scores, write_soft_labels
+from pet_pipeline.units import Info, Result, Unit
 
-WEIGHTS = "ensemble.json"
-DISPUTED_ROWS = 20
-ENTROPY_BINS = 20
+ENSEMBLE = "ensemble.json"
 
 
 def ensemble(
     run: Run,
     task: Task,
-    scores: list[Scores],
-    tables: Tables,
+    scores: Sequence[Scores],
+    inputs: Inputs,
     settings: Settings,
     *,
     generation: int = 0,
+    added: dict[str, Result] | None = None,
 ) -> Result:
-    """Soft labels of the pool, with the weights and the temperature they are made with."""
-    chosen = settings.ensemble
-    fitted = chosen.weights == "fitted"
-    on_folds = fitted and chosen.fit_on == "folds"
-    folds = crossfit(run, task, tables, settings) if on_folds else {}
-    on_development = fitted and not on_folds
-    calls = {
-        "all": {
-            "labels": task.labels,
-            "models": [(s.model.name, s.model.pattern.name, s.model.result) for s in scores],
-            "scores": [s.shards for s in scores],
-            "pool": tables.pool,
-            "columns": task.columns,
-            "weights": chosen.weights,
-            "folds": folds,
-            "gold": (tables.labelled if on_folds else tables.development) if fitted else None,
-            "development": [s.extra["development"] for s in scores] if on_development else [],
-        }
-    }
-    return run.do(f"gen-{generation}/ensemble", _ensemble, calls)[0]
+    """Soft labels of the pool, with the weights and the temperature they are made with.
 
-
-def read_weights(soft: Result) -> dict[str, Any]:
-    """What an ensemble knows of itself: models, weights, temperature, and how the pool came out."""
-    found: dict[str, Any] = json.loads((soft.dir / WEIGHTS).read_text("utf-8"))
-    return found
-
-
-def _ensemble(
-    out: Path,
-    machine: Machine,
-    *,
-    labels: tuple[str, ...],
-    models: list[tuple[str, str, Result]],
-    scores: list[tuple[Result, ...]],
-    pool: Result,
-    columns: tuple[str, ...],
-    weights: str,
-    folds: dict[str, list[Result]],
-    gold: Result | None,
-    development: list[Result],
-) -> dict[str, Any]:
-    model_weights, temperature = [1 / len(models)] * len(models), 1.0
-    if weights == "wmean":
-        model_weights = [result.info["untuned_accuracy"] + 1e-9 for *_, result in models]
-    elif weights == "fitted" and gold:
-        numbers = labels_of(gold.dir / TABLE, labels)
-        if folds:
-            model_weights, temperature = _fit_on_folds(models, folds, numbers)
+    added: by model, the rows that `grow` labelled for it in this generation
+    """
+    tables, chosen = need_inputs(inputs, "ensemble").tables, settings.ensemble
+    held_out: Mapping[str, tuple[Result, ...]] = {}
+    gold = None
+    if WEIGHTINGS[chosen.weights].needs == "held_out":
+        if chosen.fit_on == "folds":
+            folds = crossfit(run, task, inputs, settings, generation=generation, added=added)
+            held_out = {s.model.name: folds[s.model.pattern.name] for s in scores}
+            gold = tables.labelled
         else:
-            found = np.stack([read_scores(result.dir / SCORES)[1] for result in development])
-            model_weights, temperature = fit_pool(found, numbers)
-    summary = _PoolSummary(len(models), labels)
-    for n in range(len(scores[0])):
-        read = [read_scores(parts[n].dir / SCORES) for parts in scores]
-        stacked = np.stack([values for _, values in read])
-        probs = pool_scores(list(stacked), model_weights, temperature)
-        write_soft_labels(out / part_name(n), read[0][0], probs, labels)
-        summary.add(stacked, probs, n)
-    total = float(sum(model_weights))
-    (out / WEIGHTS).write_text(
-        json.dumps(
-            {
-                "models": [name for name, *_ in models],
-                "weights": [weight / total for weight in model_weights],
-                "temperature": temperature,
-                **summary.told(pool, columns),
-            },
-            indent=1,
-        ),
-        "utf-8",
+            held_out = {s.model.name: (s.tables["development"],) for s in scores}
+            gold = tables.development
+    members = tuple(
+        Member(s.model.name, s.model.result, s.shards, held_out.get(s.model.name, ()))
+        for s in scores
     )
-    return {"rows": summary.rows, "mean_confidence": summary.confidence / max(1, summary.rows)}
+    unit = Combine(task.labels, task.columns, tables.pool, members, chosen.weights, gold)
+    return run.do(f"gen-{generation}/ensemble", {"all": unit})["all"]
 
 
-def _fit_on_folds(
-    models: list[tuple[str, str, Result]], folds: dict[str, list[Result]], gold: list[int]
-) -> tuple[list[float], float]:
-    """Weights of the models: those of their patterns, shared among a pattern's seeds."""
-    stacked = []
-    for parts in folds.values():
-        rows: list[int] = []
-        values: list[Floats] = []
-        for part in (part for part in parts if part.info["rows"]):
-            ids, scores = read_scores(part.dir / SCORES)
-            rows += ids.to_pylist()
-            values.append(scores)
-        stacked.append(np.concatenate(values)[np.argsort(rows)])
-    fitted, temperature = fit_pool(np.stack(stacked), gold)
-    by_pattern = dict(zip(folds, fitted, strict=True))
-    patterns = [pattern for _, pattern, _ in models]
-    return [by_pattern[p] / patterns.count(p) for p in patterns], temperature
+@dataclass(frozen=True)
+class Member:
+    """A model of an ensemble, and what it says.
+
+    held_out: scores of rows it was not tuned on, in one result or in folds; models with the same
+    folds share a weight
+    """
+
+    name: str
+    model: Result
+    shards: tuple[Result, ...]
+    held_out: tuple[Result, ...] = ()
 
 
-class _PoolSummary:
-    """What the report shows of the pool, gathered shard by shard."""
+@dataclass(frozen=True)
+class EnsembleSummary:
+    """An ensemble: its models, how they are combined, and how the pool came out."""
 
-    def __init__(self, n_models: int, labels: Sequence[str]):
-        self.labels = labels
-        self.rows = 0
-        self.confidence = 0.0
-        self._agreed = np.zeros((n_models, n_models), int)
-        self._counts = np.zeros(len(labels), int)
-        self._mass = np.zeros(len(labels))
-        self._edges = np.linspace(0, np.log(len(labels)), ENTROPY_BINS + 1)
-        self._entropies = np.zeros(ENTROPY_BINS, int)
-        self._disputed: list[tuple[float, int, int, list[int], list[float]]] = []
+    models: list[str]
+    weights: list[float]  # sum to 1
+    temperature: float
+    rows: int
+    agreement: list[list[float]]
+    label_counts: dict[str, int]
+    label_mass: dict[str, float]
+    entropy: Histogram
+    disputed: list[DisputedRow]
 
-    def add(self, scores: Floats, probs: Floats, shard: int) -> None:
-        """Take in a shard; scores: (models, rows, labels), probs: (rows, labels)."""
-        votes = scores.argmax(-1)
-        self.rows += len(probs)
-        self.confidence += float(probs.max(1).sum())
-        self._agreed += (votes[:, None] == votes[None]).sum(-1)
-        self._counts += np.bincount(probs.argmax(1), minlength=len(self.labels))
-        self._mass += probs.sum(0)
-        clipped = np.clip(entropy(probs), self._edges[0], self._edges[-1])
-        self._entropies += np.histogram(clipped, self._edges)[0]
-        apart = disagreement(scores)
-        for row in np.argsort(-apart, kind="stable")[:DISPUTED_ROWS]:
-            entry = (
-                float(apart[row]),
-                -shard,
-                -int(row),
-                votes[:, row].tolist(),
-                probs[row].tolist(),
-            )
-            self._disputed = heapq.nlargest(DISPUTED_ROWS, [*self._disputed, entry])
+    @property
+    def combination(self) -> Combination:
+        """What makes soft labels of the models' scores."""
+        return Combination(tuple(self.weights), self.temperature)
 
-    def told(self, pool: Result, columns: Sequence[str]) -> dict[str, Any]:
-        """The summary as plain values, with the disputed rows' texts."""
-        disputed = []
-        for apart, shard, row, votes, probs in self._disputed:
-            record = read_rows(shard_file(pool, -shard))[-row]
-            disputed.append(
-                {
-                    "id": record["id"],
-                    "text": {column: record[column] for column in columns},
-                    "votes": [self.labels[vote] for vote in votes],
-                    "probs": probs,
-                    "disagreement": apart,
-                }
-            )
-        return {
-            "rows": self.rows,
-            "agreement": (self._agreed / max(1, self.rows)).tolist(),
-            "label_counts": dict(zip(self.labels, self._counts.tolist(), strict=True)),
-            "label_mass": dict(zip(self.labels, self._mass.tolist(), strict=True)),
-            "entropy": {"edges": self._edges.tolist(), "counts": self._entropies.tolist()},
-            "disputed": disputed,
-        }
+
+def read_ensemble(soft: Result) -> EnsembleSummary:
+    """What an ensemble knows of itself."""
+    return read_record(soft.dir / ENSEMBLE, EnsembleSummary)
+
+
+@dataclass(frozen=True)
+class Combine(Unit):
+    """Soft labels of the pool, from the scores of several models."""
+
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    pool: Result
+    members: tuple[Member, ...]
+    weighting: str  # a key of WEIGHTINGS
+    gold: Result | None = None  # the table of the held-out scores
+
+    def work(self, out: Path, compute: Compute) -> Info:
+        """Write part-00000.parquet and so on, in pool order, and ensemble.json."""
+        combination = self._combination()
+        summary = PoolSummary(len(self.members), self.labels)
+        for n in range(len(self.members[0].shards)):
+            read = [read_scores(member.shards[n].dir / SCORES) for member in self.members]
+            stacked = np.stack([values for _, values in read])
+            probs = combination.soft_labels(list(stacked))
+            write_soft_labels(out / part_name(n), read[0][0], probs, self.labels)
+            summary.add(stacked, probs, n)
+        total = float(sum(combination.weights))
+        write_record(
+            out / ENSEMBLE,
+            EnsembleSummary(
+                models=[member.name for member in self.members],
+                weights=[weight / total for weight in combination.weights],
+                temperature=combination.temperature,
+                rows=summary.rows,
+                agreement=summary.agreement,
+                label_counts=summary.label_counts,
+                label_mass=summary.label_mass,
+                entropy=summary.entropies,
+                disputed=summary.disputed(self.pool, self.columns),
+            ),
+        )
+        return {"rows": summary.rows, "mean_confidence": summary.mean_confidence}
+
+    def _combination(self) -> Combination:
+        """Weights and temperature by what is known of the models."""
+        weighting = WEIGHTINGS[self.weighting]
+        if weighting.needs != "held_out" or self.gold is None:
+            accuracies = [m.model.info.get("untuned_accuracy", 0.0) for m in self.members]
+            return weighting.fit(Evidence(tuple(accuracies)))
+        own = [member.held_out for member in self.members]
+        groups = list(dict.fromkeys(own))
+        held_out = np.stack([_held_out(group) for group in groups])
+        gold = tuple(labels_of(self.gold.dir / TABLE, self.labels))
+        fitted = weighting.fit(Evidence((0.0,) * len(groups), held_out, gold))
+        weights = [fitted.weights[groups.index(group)] / own.count(group) for group in own]
+        return Combination(tuple(weights), fitted.temperature)
+
+
+def _held_out(results: Sequence[Result]) -> Floats:
+    """Scores (rows, labels) in the order of their table; folds name rows by their number."""
+    if len(results) == 1:
+        return read_scores(results[0].dir / SCORES)[1]
+    rows: list[int] = []
+    values: list[Floats] = []
+    for result in (result for result in results if result.info["rows"]):
+        numbers, scores = read_scores(result.dir / SCORES)
+        rows += numbers.to_pylist()
+        values.append(scores)
+    return np.asarray(np.concatenate(values)[np.argsort(rows)])

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from pet_pipeline.config import Finetune, Machine, Settings
-from pet_pipeline.data import write_scores
+from pet_pipeline.compute import Compute
+from pet_pipeline.config import Settings
+from pet_pipeline.demonstrations import Rows
+from pet_pipeline.encoded import Encoded, read_encoded
 from pet_pipeline.metrics import METRICS
-from pet_pipeline.models import Pretrained, resolve_model
+from pet_pipeline.models import Pretrained
+from pet_pipeline.optimisation import Tuning
 from pet_pipeline.patterns import Pattern, Task
-from pet_pipeline.run import Result, Run
+from pet_pipeline.run import Run
 from pet_pipeline.seeds import seed_from
-from pet_pipeline.stages.demonstrate import (
-    Calibration,
-    Examples,
-    calibration_of,
-    draws_in_training,
-    examples_of,
-    score_calibrated,
-    tell_room,
+from pet_pipeline.stages.demonstrate import Examples, demonstrate, examples_of, say_room
+from pet_pipeline.stages.from_settings import base_model, precision, tuning
+from pet_pipeline.stages.results import (
+    ENCODED,
+    MODEL,
+    FoundPattern,
+    Inputs,
+    Model,
+    need_inputs,
+    training_rows,
 )
-from pet_pipeline.stages.results import ENCODED, SCORES, Model, Tables, training_rows
+from pet_pipeline.units import Info, Result, Unit
 
 if TYPE_CHECKING:
-    from pet_pipeline.encoding import Encoded
+    from pet_pipeline.pvp import Pvp
 
 UNTUNED_SEED = 0  # untuned models do not differ by seed
 UNTUNED_DRAWS = 4  # of demonstrations, for the accuracy before tuning; tuning has no such number
@@ -37,218 +42,140 @@ UNTUNED_DRAWS = 4  # of demonstrations, for the accuracy before tuning; tuning h
 def finetune(
     run: Run,
     task: Task,
-    tables: Tables,
+    inputs: Inputs,
     settings: Settings,
     *,
     generation: int = 0,
-    grown: dict[str, Result] | None = None,
+    added: dict[str, Result] | None = None,
 ) -> list[Model]:
     """The models of a generation; untuned ones if there are no labels, or no steps.
 
-    grown: by model, the rows that `grow` labelled for it
+    added: by model, the rows that `grow` labelled for it
     """
-    grown = grown or {}
-    base = resolve_model(settings.model, settings.revision)
-    examples = examples_of(tables.labelled, task.columns, settings)
-    tuned = bool((tables.labelled or grown) and settings.finetune.steps)
-    seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)
-    names = {
-        f"{pattern.name}-{seed}": (pattern, seed) for pattern in task.patterns for seed in seeds
-    }
-    shared = {
-        "base": base,
-        "labelled": tables.labelled,
-        "settings": _tuning(settings.finetune, tuned=tuned),
-        "generation": generation if tuned else 0,
-        "examples": replace(examples, draws=UNTUNED_DRAWS) if examples else None,
-    }
-    with_texts = tuned and settings.finetune.mlm_weight > 0
-    results = run.do(
-        f"gen-{generation}/finetune",
-        _finetune,
-        {
-            name: {
-                **shared,
-                "pattern": pattern,
-                "seed": seed,
-                "grown": grown.get(name),
-                "texts": tables.encoded[pattern.name] if with_texts else [],
-            }
-            for name, (pattern, seed) in names.items()
-        },
-        version=2,
-    )
+    units = fine_tunes(run, task, inputs, settings, generation=generation, added=added)
+    results = run.do(f"gen-{generation}/finetune", units)
     return [
-        Model(name, pattern, seed, base, result)
-        for (name, (pattern, seed)), result in zip(names.items(), results, strict=True)
+        Model(name, unit.pattern, unit.seed, unit.base, results[name], unit.tuning is not None)
+        for name, unit in units.items()
     ]
 
 
-def crossfit(run: Run, task: Task, tables: Tables, settings: Settings) -> dict[str, list[Result]]:
-    """By pattern, scores of the labelled rows by models that were tuned on the other folds."""
-    base = resolve_model(settings.model, settings.revision)
-    folds = settings.ensemble.folds
-    names = {
-        f"{pattern.name}-fold-{fold}": (pattern, fold)
-        for pattern in task.patterns
-        for fold in range(folds)
-    }
-    results = run.do(
-        "crossfit",
-        _crossfit,
-        {
-            name: {
-                "base": base,
-                "labelled": tables.labelled,
-                "settings": _tuning(settings.finetune, tuned=True),
-                "pattern": pattern,
-                "seed": settings.finetune.seeds[0],
-                "fold": fold,
-                "folds": folds,
-                "examples": examples_of(tables.labelled, task.columns, settings),
-                "calibration": calibration_of(tables, task.columns, pattern, settings),
-            }
-            for name, (pattern, fold) in names.items()
-        },
-        version=2,
-    )
-    by_pattern: dict[str, list[Result]] = {pattern.name: [] for pattern in task.patterns}
-    for (pattern, _), result in zip(names.values(), results, strict=True):
-        by_pattern[pattern.name].append(result)
-    return by_pattern
-
-
-def _tuning(settings: Finetune, *, tuned: bool) -> Finetune:
-    """The settings without what does not change a single model."""
-    unused = {} if tuned else {"steps": 0}
-    if settings.mlm_weight == 0:
-        fields = Finetune.model_fields
-        unused |= {name: fields[name].default for name in ("mlm_texts", "mlm_masked")}
-    return settings.model_copy(update={"seeds": (1,), **unused})
-
-
-def _finetune(
-    out: Path,
-    machine: Machine,
+def fine_tunes(
+    run: Run,
+    task: Task,
+    inputs: Inputs,
+    settings: Settings,
     *,
-    base: Pretrained,
-    labelled: Result | None,
-    settings: Finetune,
     generation: int,
-    pattern: Pattern,
-    seed: int,
-    grown: Result | None,
-    texts: list[Result],
-    examples: Examples | None,
-) -> dict[str, Any]:
-    from pet_pipeline.encoding import PatternEncoder
-    from pet_pipeline.pretrained import load_mlm, load_tokenizer
-    from pet_pipeline.pvp import tune_pvp
-    from pet_pipeline.scoring import score_pvp
-
-    model, tokenizer = load_mlm(base), load_tokenizer(base)
-    encoder = PatternEncoder(pattern, tokenizer, settings.max_tokens)
-    info: dict[str, Any] = {}
-    rows, gold = training_rows([result for result in (labelled, grown) if result], pattern.labels)
-    encoded = encoder.encode(rows)
-    what = f"fine-tune {pattern.name}-{seed}"
-    unit_seed = seed_from("finetune", pattern.name, seed, generation)
-    n = labelled.info["rows"] if labelled else 0
-    draws = None
-    if examples:
-        draws = draws_in_training(examples, encoder, rows, range(n), unit_seed, machine)
-        info["demonstrations"] = tell_room(draws, encoded, what)
-    if labelled:
-        own = draws.of(range(n)) if draws else None
-        scores = score_pvp(model, encoder, encoded[:n], machine=machine, what=what, draws=own)
-        info["untuned_accuracy"] = METRICS["accuracy"](gold[:n], scores.argmax(1))
-    if settings.steps and rows:
-        info["loss"] = tune_pvp(
-            model,
-            encoded,
-            gold,
-            _texts(texts, settings, seed),
-            encoder.layout,
-            encoder.words,
-            settings=settings,
-            seed=unit_seed,
-            machine=machine,
-            what=what,
-            show=draws.shown_at(encoded) if draws else None,
+    added: dict[str, Result] | None,
+) -> dict[str, FineTune]:
+    """The units of a generation's fine-tunes, by the name of the model."""
+    tables, added = need_inputs(inputs, "finetune").tables, added or {}
+    base, computed = base_model(run, settings), precision(run, settings)
+    examples = examples_of(run, task, tables, settings)
+    tuned = bool((tables.labelled or added) and settings.finetune.steps)
+    how = tuning(settings, base) if tuned else None
+    seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)
+    return {
+        (name := f"{pattern.name}-{seed}"): FineTune(
+            base=base,
+            pattern=pattern,
+            labelled=tables.labelled,
+            added=added.get(name),
+            tuning=how,
+            texts=inputs.pool(pattern.name) if how and how.mlm else (),
+            examples=examples,
+            max_tokens=settings.finetune.max_tokens,
+            seed=seed,
+            generation=generation if tuned else 0,
+            precision=computed,
         )
-        (out / "model").mkdir()
-        model.to("cpu").save_pretrained(out / "model")
-        tokenizer.save_pretrained(out / "model")
-    return {"rows": len(rows), **info}
+        for pattern in task.patterns
+        for seed in seeds
+    }
 
 
-def _crossfit(
-    out: Path,
-    machine: Machine,
-    *,
-    base: Pretrained,
-    labelled: Result,
-    settings: Finetune,
-    pattern: Pattern,
-    seed: int,
-    fold: int,
-    folds: int,
-    examples: Examples | None,
-    calibration: Calibration | None,
-) -> dict[str, Any]:
-    from pet_pipeline.batches import fold_rows
-    from pet_pipeline.encoding import PatternEncoder
-    from pet_pipeline.pretrained import load_mlm, load_tokenizer
-    from pet_pipeline.pvp import tune_pvp
+@dataclass(frozen=True)
+class FineTune(Unit):
+    """The weights of one PVP, tuned on labelled rows; none if there is nothing to tune."""
 
-    model = load_mlm(base)
-    encoder = PatternEncoder(pattern, load_tokenizer(base), settings.max_tokens)
-    rows, gold = training_rows([labelled], pattern.labels)
-    held = fold_rows(gold, folds, fold)
-    if not held:
-        return {"rows": 0}
-    others = [n for n in range(len(rows)) if n not in set(held)]
-    encoded = encoder.encode(rows)
-    what = f"fold {fold} of {pattern.name}"
-    unit_seed = seed_from("crossfit", pattern.name, seed, fold)
-    draws = None
-    if examples:
-        draws = draws_in_training(examples, encoder, rows, others, unit_seed, machine)
-    training = [encoded[n] for n in others]
-    tune_pvp(
-        model,
-        training,
-        [gold[n] for n in others],
-        [],
-        encoder.layout,
-        encoder.words,
-        settings=settings,
-        seed=unit_seed,
-        machine=machine,
-        what=what,
-        show=draws.of(others).shown_at(training) if draws else None,
-    )
-    scores = score_calibrated(
-        model,
-        encoder,
-        [encoded[n] for n in held],
-        calibration,
-        machine=machine,
-        what=what,
-        draws=draws.of(held) if draws else None,
-    )
-    write_scores(out / SCORES, pa.array(held), np.asarray(scores), pattern.labels)
-    accuracy = METRICS["accuracy"]([gold[n] for n in held], scores.argmax(1))
-    return {"rows": len(held), "accuracy": accuracy}
+    base: Pretrained
+    pattern: Pattern
+    labelled: Result | None
+    added: Result | None  # rows that other models labelled
+    tuning: Tuning | None
+    texts: tuple[Result, ...]  # the pool in the pattern, for the MLM loss
+    examples: Examples | None
+    max_tokens: int
+    seed: int
+    generation: int
+    precision: str
+    version = 3
+
+    def work(self, out: Path, compute: Compute) -> Info:
+        """Write model/ as transformers does."""
+        compute = compute.at(self.precision)
+        rows, gold = self.training_rows()
+        own = range(self.n_labelled)
+        what = f"fine-tune {self.pattern.name}-{self.seed}"
+        seed = seed_from("finetune", self.pattern.name, self.seed, self.generation)
+        pvp = self.load(compute)
+        ready = demonstrate(pvp, self.examples, rows, own, draws=UNTUNED_DRAWS, compute=compute)
+        info: Info = {"rows": len(rows)}
+        if self.examples:
+            info["demonstrations"] = say_room(pvp, ready, seed, what)
+        if own:
+            scores = pvp.scores(ready.take(own), seed=seed, what=what)
+            info |= untuned_accuracy(scores.argmax(1).tolist(), gold[: len(own)], self.pattern)
+        if rows and self.tuning:
+            info["loss"] = self.tune(pvp, ready, gold, seed, what)
+            pvp.save(out / MODEL)
+        return info
+
+    @property
+    def n_labelled(self) -> int:
+        """Rows of the labelled table; they come first."""
+        return int(self.labelled.info["rows"]) if self.labelled else 0
+
+    def training_rows(self) -> tuple[list[dict[str, Any]], list[int]]:
+        """The labelled and the added rows, and their label numbers."""
+        tables = [table for table in (self.labelled, self.added) if table]
+        return training_rows(tables, self.pattern.labels)
+
+    def load(self, compute: Compute) -> Pvp:
+        """The model before it is tuned."""
+        from pet_pipeline.pvp import Pvp
+
+        return Pvp.load(self.base, self.pattern, max_tokens=self.max_tokens, compute=compute)
+
+    def tune(self, pvp: Pvp, rows: Rows, gold: Sequence[int], seed: int, what: str) -> float:
+        """Tune a model in place on some of the rows; returns its loss, 0 without a tuning."""
+        if self.tuning is None:
+            return 0.0
+        texts = read_texts(self.texts, self.tuning, self.seed)
+        return pvp.tune(rows, gold, self.tuning, seed=seed, texts=texts, what=what)
 
 
-def _texts(shards: list[Result], settings: Finetune, seed: int) -> list[Encoded]:
+def untuned_accuracy(predicted: Sequence[int], gold: Sequence[int], pattern: Pattern) -> Info:
+    """The accuracy on the labelled rows before tuning."""
+    accuracy = METRICS["accuracy"](gold, predicted)
+    return {"untuned_accuracy": accuracy, **in_sample_note("untuned_accuracy", pattern)}
+
+
+def in_sample_note(figure: str, pattern: Pattern) -> Info:
+    """A remark on a figure that was measured on labelled rows, if a search saw these rows."""
+    if not isinstance(pattern, FoundPattern):
+        return {}
+    return {"note": f"{figure} is in-sample: the search saw these rows"}
+
+
+def read_texts(shards: Sequence[Result], tuning: Tuning, seed: int) -> list[Encoded]:
     """Pool texts for the MLM loss: of shards in random order, no more than the steps can use."""
-    from pet_pipeline.encoding import read_encoded
-
-    needed = settings.steps * settings.batch_size * settings.mlm_texts
+    if not shards or tuning.mlm is None:
+        return []
+    needed = tuning.steps * tuning.optimisation.batch_size * tuning.mlm.texts
     texts: list[Encoded] = []
     for n in np.random.default_rng(seed_from("texts", seed)).permutation(len(shards)):
         if len(texts) < needed:
-            texts += read_encoded(shards[n].dir / ENCODED)
+            texts += read_encoded(shards[n].dir / ENCODED)[1]
     return texts

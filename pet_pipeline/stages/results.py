@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
 
-from pet_pipeline.data import part_name, read_rows
-from pet_pipeline.models import Pretrained
-from pet_pipeline.patterns import Field, Pattern
-from pet_pipeline.run import IN_KEY, Result
+from pet_pipeline.errors import UserError
+from pet_pipeline.models import ModelFolder, Pretrained
+from pet_pipeline.patterns import Pattern
+from pet_pipeline.seeds import seed_from
+from pet_pipeline.tables import labels_of, part_name, read_rows
+from pet_pipeline.units import Result
 
 TABLE = "table.parquet"
 ENCODED = "tokens.parquet"
 SCORES = "scores.parquet"
 VECTORS = "vectors.parquet"
+MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -27,29 +30,69 @@ class FoundPattern(Pattern):
     So a plan can be made, and keys be known, before the search was run; it has no parts then.
     """
 
-    parts: tuple[str | Field, ...] = field(metadata={IN_KEY: False})
-    words: tuple[tuple[str, ...], ...] = field(metadata={IN_KEY: False})
     found_by: Result
+
+    def in_key(self) -> dict[str, object]:
+        """Its name, its labels, and the search."""
+        return {"name": self.name, "labels": self.labels, "found_by": self.found_by}
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The prepared tables, and their rows put into each pattern.
-
-    checked: what is known of the patterns; encoded: by pattern, the result of each pool shard;
-    encoded_extra: by pattern and table; vectors: by shard number or table, the rows' embeddings,
-    if demonstrations are chosen by them
-    """
+    """The prepared tables; checked: what is known of the patterns with the model's tokenizer."""
 
     pool: Result
+    pool_rows: int
     n_shards: int
     labelled: Result | None = None
     test: Result | None = None
     development: Result | None = None
     checked: tuple[Result, ...] = ()
-    encoded: dict[str, list[Result]] = field(default_factory=dict)
-    encoded_extra: dict[tuple[str, str], Result] = field(default_factory=dict)
-    vectors: dict[str, Result] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> dict[str, Result]:
+        """The tables besides the pool that models score, by name."""
+        tables = {"test": self.test, "development": self.development}
+        return {name: table for name, table in tables.items() if table}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A shard of the pool, or another table, in one pattern.
+
+    shard: its number in the pool, or None; vectors: the rows' embeddings, if they are needed
+    """
+
+    name: str
+    encoded: Result
+    shard: int | None = None
+    vectors: Result | None = None
+
+    @property
+    def file(self) -> Path:
+        """The encoded rows, with the ids of their table."""
+        return self.encoded.dir / ENCODED
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The rows of all tables in each pattern; vectors: of the labelled rows, if needed."""
+
+    tables: Tables
+    parts: dict[str, tuple[Part, ...]]  # by pattern
+    vectors: Result | None = None
+
+    def of(self, pattern: str) -> tuple[Part, ...]:
+        """The parts in a pattern; raises `UserError` if `encode` did not know it."""
+        if pattern not in self.parts:
+            raise UserError(
+                f"pattern {pattern!r} was not encoded; call encode with the task that has it"
+            )
+        return self.parts[pattern]
+
+    def pool(self, pattern: str) -> tuple[Result, ...]:
+        """The pool's shards in a pattern."""
+        return tuple(part.encoded for part in self.of(pattern) if part.shard is not None)
 
 
 @dataclass(frozen=True)
@@ -61,47 +104,50 @@ class Model:
     seed: int
     base: Pretrained
     result: Result
+    tuned: bool = True
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one model says of the pool's shards, and of the test and development tables."""
+    """What one model says of the pool's shards, and of the other tables by name."""
 
     model: Model
     shards: tuple[Result, ...]
-    extra: dict[str, Result]
+    tables: dict[str, Result]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Models of one generation, what they say, and the soft labels they make together."""
+    """Models of one generation, what they say, and the soft labels they make together.
+
+    added: by model, the training set that iPET added
+    """
 
     number: int
     scores: list[Scores]
     soft: Result
-    grown: dict[str, Result]  # by model, the training set that was added
+    added: dict[str, Result]
+
+
+def need_inputs(inputs: object, verb: str) -> Inputs:
+    """The inputs that a verb was given; raises `UserError` if `encode` did not make them."""
+    if not isinstance(inputs, Inputs):
+        raise UserError(
+            f"{verb}: needs what encode returns, got {type(inputs).__name__}; "
+            "call encode(run, task, tables, settings) first"
+        )
+    return inputs
 
 
 def weights_of(result: Result, base: Pretrained) -> Pretrained:
     """Where a model's weights are."""
-    folder = result.dir / "model"
-    return folder if folder.exists() else base
+    folder = result.dir / MODEL
+    return ModelFolder(folder) if folder.exists() else base
 
 
 def shard_file(pool: Result, index: int) -> Path:
     """The file of a pool's shard."""
     return pool.dir / part_name(index)
-
-
-def info_of(result: Result | None) -> dict[str, Any]:
-    """What a result says of itself; nothing if there is none."""
-    return result.info if result else {}
-
-
-def labels_of(file: Path, labels: Sequence[str]) -> list[int]:
-    """The label numbers of a prepared table."""
-    numbers = {label: n for n, label in enumerate(labels)}
-    return [numbers[label] for label in pq.read_table(file, columns=["label"])["label"].to_pylist()]
 
 
 def training_rows(
@@ -111,3 +157,18 @@ def training_rows(
     rows = [row for table in tables for row in read_rows(table.dir / TABLE)]
     gold = [n for table in tables for n in labels_of(table.dir / TABLE, labels)]
     return rows, gold
+
+
+def sample_shards(sizes: Sequence[int], count: int, *identity: str | int) -> Iterator[list[int]]:
+    """For each shard the rows of it that a seeded sample of all shards takes, in order.
+
+    sizes: rows of each shard; count: rows of the sample, or all if there are fewer
+    """
+    total = sum(sizes)
+    rng = np.random.default_rng(seed_from(*identity))
+    chosen = np.sort(rng.choice(total, min(count, total), replace=False))
+    start = 0
+    for size in sizes:
+        inside = chosen[(chosen >= start) & (chosen < start + size)] - start
+        yield inside.tolist()
+        start += size

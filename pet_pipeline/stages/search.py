@@ -9,10 +9,11 @@ from itertools import chain
 
 from pet_pipeline.config import Settings
 from pet_pipeline.patterns import Pattern, Task, load_task
-from pet_pipeline.run import Result, Run
+from pet_pipeline.run import Run
 from pet_pipeline.stages.results import FoundPattern, Tables
 from pet_pipeline.stages.search_templates import search_templates
 from pet_pipeline.stages.search_words import search_words, words_name
+from pet_pipeline.units import Result
 
 NAME = "found-{}"
 

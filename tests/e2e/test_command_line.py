@@ -6,10 +6,11 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,10 +20,10 @@ import pytest
 from typer.testing import CliRunner
 
 from pet_pipeline.cli import app
-from pet_pipeline.config import Settings, check_settings
 
 ROOT = Path(__file__).parents[2]
 PET_FULL = ROOT / "pipelines" / "pet_full.py"
+PET = ("-c", "from pet_pipeline.cli import main; main()")
 QUICK = [
     *("--set", "finetune.steps=3", "--set", "distill.steps=12", "--set", "baseline.steps=3"),
     *("--set", "machine.threads=1", "--set", "machine.precision=float32"),
@@ -30,25 +31,43 @@ QUICK = [
 ]
 
 
-@pytest.fixture
-def options(
-    tmp_path: Path, tiny_mlm: Path, tiny_task: Path, tiny_tables: dict[str, str]
-) -> list[str]:
+@pytest.fixture(scope="module")
+def inputs(tiny_mlm: Path, tiny_task: Path, tiny_tables: dict[str, str]) -> list[str]:
+    """The options of a run of seconds, but for its folder."""
     tables = [
         word for name in ("labelled", "pool", "test") for word in (f"--{name}", tiny_tables[name])
     ]
-    return [
-        *("--task", str(tiny_task), "--model", str(tiny_mlm), "--output", str(tmp_path / "run")),
-        *tables,
-        *QUICK,
-    ]
+    return ["--task", str(tiny_task), "--model", str(tiny_mlm), *tables, *QUICK]
 
 
-def program(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200"}
-    command = [sys.executable, str(PET_FULL), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert not check or done.returncode == 0, done.stderr
+@pytest.fixture
+def options(inputs: list[str], tmp_path: Path) -> list[str]:
+    """The options of a run in tmp_path/run."""
+    return [*inputs, "--output", str(tmp_path / "run")]
+
+
+@pytest.fixture(scope="module")
+def trained(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, to be copied."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    pet("run", *inputs, "--output", str(folder))
+    return folder
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A finished run in tmp_path/run."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def program(
+    *words: str, start: Sequence[str] = (str(PET_FULL),), environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A process of a program with these words as its options."""
+    command = [sys.executable, *start, *words]
+    changed = {**os.environ, "COLUMNS": "200", **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=changed)
+    assert done.returncode == 0, done.stderr
     return done
 
 
@@ -58,7 +77,15 @@ def pet(*words: str) -> str:
     return result.output
 
 
-def test_end_to_end_and_again(options: list[str], tmp_path: Path) -> None:
+def not_done(plan: str) -> dict[str, str]:
+    """The units of a plan that are not done, and their states."""
+    rows = [re.split(r"  +", line) for line in plan.splitlines()]
+    return {
+        f"{row[0]} {row[1]}": row[2] for row in rows if row[2:] and row[2] in ("to do", "stale")
+    }
+
+
+def test_end_to_end_and_again(options: list[str]) -> None:
     done = program(*options)
     shown = done.stdout
     for name in (
@@ -85,7 +112,11 @@ def test_end_to_end_and_again(options: list[str], tmp_path: Path) -> None:
     assert "to do" not in plan
     assert "stale" not in plan
     forced = pet("run", *options, "--plan", "--force", "distill")
-    assert "1 to do" in forced
+    assert not_done(forced) == {
+        "distill classifier": "to do",
+        "evaluate all": "stale",
+        "report report": "stale",
+    }
 
 
 def test_plan_until_only_and_jobs(options: list[str], tmp_path: Path) -> None:
@@ -120,35 +151,90 @@ def test_status_says_what_is_done_stale_and_to_do(
     assert re.search(r"prepare +pool +done", status)
 
 
-def test_config_prints_every_setting() -> None:
-    assert check_settings(tomllib.loads(pet("config"))) == Settings()
-    assert "steps = 7 #" in pet("config", "--set", "finetune.steps=7")
+def units_run(run: Path) -> list[str]:
+    """What was executed in a run folder since it was begun, as stage/unit, in order."""
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    return [f"{e['stage']}/{e['unit']}" for e in events if e["event"] == "unit"]
 
 
-def test_patterns_are_shown_with_tokens_and_prior(
-    tiny_task: Path, tiny_mlm: Path, tiny_tables: dict[str, str]
-) -> None:
-    assert "<text> it was {mask}." in pet("patterns", str(tiny_task))
-    shown = pet(
-        "patterns",
-        str(tiny_task),
-        "--model",
-        str(tiny_mlm),
-        "--table",
-        tiny_tables["pool"],
-        "--prior",
-    )
-    assert "terrible day and so on it was {mask}." in shown
-    priors = [
-        float(value) for value in re.findall(r"(?:sad|happy) .* (0\.\d{3})$", shown, re.MULTILINE)
+def test_force_reruns_a_stage_and_what_depends_on_it(options: list[str], finished: Path) -> None:
+    before = units_run(finished)
+    pet("run", *options, "--force", "finetune")
+    again = units_run(finished)[len(before) :]
+    stages = list(dict.fromkeys(unit.rpartition("/")[0] for unit in again))
+    assert stages == [
+        *("gen-0/finetune", "gen-0/annotate", "gen-0/ensemble", "distill", "evaluate", "report")
     ]
-    assert len(priors) == 6
-    assert sum(priors) == pytest.approx(3, abs=0.01)
+    assert sorted(again) == sorted(unit for unit in before if unit.rpartition("/")[0] in stages)
+    assert "finished" not in pet("run", *options)
+    assert units_run(finished) == before + again  # nothing is left to be done
+    assert not not_done(pet("status", str(finished)))
 
 
-def test_predict(options: list[str], tmp_path: Path) -> None:
+def test_the_model_card_is_beside_the_classifier_whatever_happens(
+    options: list[str], finished: Path
+) -> None:
+    card, report = finished / "distill/classifier/README.md", finished / "report/README.md"
+
+    def is_there() -> bool:
+        return card.read_text("utf-8") == report.read_text("utf-8")
+
+    assert "pipeline_tag: text-classification" in card.read_text("utf-8")
+    assert is_there()
+    pet("run", *options, "--force", "finetune")
+    assert is_there()
+    pet("run", *options, "--force", "distill")
+    assert is_there()
+    card.unlink()
+    before = units_run(finished)
     pet("run", *options)
-    classifier = str(tmp_path / "run/distill/classifier")
+    assert is_there()
+    assert units_run(finished) == before
+
+
+def test_how_fast_it_is_computed_changes_nothing(options: list[str], finished: Path) -> None:
+    faster = [*options, "--set", "machine.batch_tokens=64", "--set", "machine.jobs=2"]
+    assert not not_done(pet("run", *faster, "--plan"))
+    before = units_run(finished)
+    pet("run", *faster)
+    assert units_run(finished) == before
+    assert "batch_tokens = 64" in (finished / "config.toml").read_text("utf-8")
+    status = pet("status", str(finished))
+    assert re.fullmatch(r"\d+ done", status.splitlines()[-1])
+
+
+def test_a_run_of_a_hub_model_is_done_and_looked_at_offline(
+    options: list[str], tmp_path: Path, tiny_mlm: Path
+) -> None:
+    """With the model in the hub's cache; the commit is the run's, whatever main is later."""
+    commit, later = "1" * 40, "2" * 40
+    cached = tmp_path / "cache" / "models--me--tiny"
+    shutil.copytree(tiny_mlm, cached / "snapshots" / commit)
+    shutil.copytree(tiny_mlm, cached / "snapshots" / later)
+    main = cached / "refs" / "main"
+    main.parent.mkdir()
+    main.write_text(commit)
+    options = [*options, "--model", "me/tiny", "--until", "encode"]
+    environment = {"HF_HUB_CACHE": str(tmp_path / "cache")}
+    first = program(*options, environment=environment)
+    assert f"me/tiny: the hub cannot be reached; taking commit {commit[:12]}" in first.stderr
+    assert json.loads((tmp_path / "run/pins.json").read_text())["model me/tiny"] == commit
+    main.write_text(later)
+    again = program(*options, environment=environment)
+    assert "the hub cannot be reached" not in again.stderr
+    assert "[1/" not in again.stderr  # nothing was done again
+    plan = program(*options, "--plan", environment=environment)
+    status = program("status", str(tmp_path / "run"), start=PET, environment=environment)
+    assert status.stdout == plan.stdout
+    assert len(not_done(plan.stdout)) > 10
+    assert not [unit for unit in not_done(plan.stdout) if re.match("prepare|encode", unit)]
+    renewed = program(*options, "--model", "me/tiny@main", "--plan", environment=environment)
+    assert not_done(renewed.stdout)["prepare models"] == "stale"
+    assert f"commit: {commit} -> {later}" in renewed.stdout
+
+
+def test_predict(finished: Path, tmp_path: Path) -> None:
+    classifier = str(finished / "distill/classifier")
     shown = pet("predict", classifier, "--text", "a great day", "--text", "bad <b>food</b>")
     assert shown.count("sad") == shown.count("happy") == 2
     table = pa.table({"key": [7, 5, 9], "message": ["great", "", "awful " * 300]})
@@ -164,7 +250,7 @@ def test_predict(options: list[str], tmp_path: Path) -> None:
         outputs.append(pq.read_table(output))
     assert outputs[0].drop_columns("id").equals(outputs[1].drop_columns("id"))
     assert outputs[0].column_names == ["id", "label", "confidence", "entropy", "probs"]
-    assert outputs[0]["id"].to_pylist() == ["7", "5", "9"]  # as it stands in a CSV file
+    assert outputs[0]["id"].to_pylist() == ["7", "5", "9"]  # as it is written in a CSV file
     assert outputs[1]["id"].to_pylist() == [7, 5, 9]
     assert json.loads(outputs[0].schema.metadata[b"labels"]) == ["sad", "happy"]
 
@@ -213,7 +299,7 @@ def test_a_bug_of_ours_keeps_its_traceback(options: list[str], tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "RuntimeError: our bug" in done.stderr
-    assert "to go on from here, type the same command again" in done.stderr
+    assert "stopped; run the same command again to resume" in done.stderr
     shown = subprocess.run([*command[:2], "--help"], capture_output=True, text=True)
     assert "A pipeline with a bug." in shown.stdout
 
@@ -226,7 +312,7 @@ def test_the_wheel_works_outside_of_a_checkout(options: list[str], tmp_path: Pat
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "-q"]
     subprocess.run([*install, "--target", str(site), str(wheel)], check=True, capture_output=True)
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    start = [sys.executable, "-c", "from pet_pipeline.cli import main; main()", "run", *options]
+    start = [sys.executable, *PET, "run", *options]
     done = subprocess.run(
         [*start, "--until", "finetune"],
         capture_output=True,

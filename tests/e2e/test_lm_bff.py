@@ -1,4 +1,4 @@
-"""The LM-BFF recipe runs, prints the paper's table, and goes on where it was stopped."""
+"""The LM-BFF recipe runs, prints the paper's table, and resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
-from conftest import HAPPY, SAD
+from testing import HAPPY, SAD
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 QUICK = [

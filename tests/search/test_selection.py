@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
-from conftest import HAPPY, SAD
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from pet_pipeline.config import Finetune, Machine
-from pet_pipeline.encoding import PatternEncoder
-from pet_pipeline.pretrained import load_mlm, load_tokenizer
-from pet_pipeline.search.selection import (
-    LogLoss,
-    corrected_losses,
-    row_losses,
-    tuned_scores,
-    verdict,
-)
-from pet_pipeline.search.templates import pattern_of
-
-MACHINE = Machine(device="cpu", precision="float32", threads=1)
-ROWS = [{"x": text} for text in SAD + HAPPY]
-GOLD = [0] * 4 + [1] * 4
+from pet_pipeline.search.selection import LogLoss, corrected_losses, row_losses, verdict
 
 
 def test_log_loss_and_its_standard_error() -> None:
     losses = np.array([0.2, 0.4, 0.9])
     found = LogLoss.of(losses)
     assert found.mean == pytest.approx(0.5)
-    assert found.error == pytest.approx(np.std(losses, ddof=1) / np.sqrt(3))
+    assert found.standard_error == pytest.approx(np.std(losses, ddof=1) / np.sqrt(3))
     assert LogLoss.of(np.array([0.7])) == LogLoss(0.7, 0.0)
     scores = np.array([[2.0, 0.0], [1.0, 1.0]])
     assert row_losses(scores, [0, 1]) == pytest.approx(-log_softmax(scores, axis=1)[[0, 1], [0, 1]])
@@ -80,32 +62,6 @@ def test_a_rows_loss_does_not_depend_on_its_own_label() -> None:
     after = corrected_losses(changed, gold, 4)
     assert after[4] == pytest.approx(before[4])
     assert after[1] != pytest.approx(before[1], abs=1e-6)
-
-
-def test_every_template_starts_from_the_same_weights(tiny_mlm: Path) -> None:
-    model, tokenizer = load_mlm(tiny_mlm), load_tokenizer(tiny_mlm)
-    words = (("bad",), ("great",))
-    encoders = [
-        PatternEncoder(pattern_of("", t, ("a", "b"), words), tokenizer, 48)
-        for t in ("{x} it was {mask}.", "just {mask}! {x}", "{x} so {mask}")
-    ]
-    weights = {name: p.clone() for name, p in model.state_dict().items()}
-    settings = Finetune(steps=3, batch_size=4, learning_rate=1e-2)
-
-    def scores(chosen: list[PatternEncoder]) -> np.ndarray:
-        model.load_state_dict(weights)
-        return tuned_scores(
-            model, chosen, ROWS, GOLD, [0, 4], settings=settings, seed=3, machine=MACHINE
-        )
-
-    found = scores(encoders)
-    assert found.shape == (3, 2, 2)
-    assert scores(encoders[::-1])[::-1] == pytest.approx(found)
-    assert scores(encoders[2:]) == pytest.approx(found[2:])
-    assert tuned_scores(
-        model, encoders, ROWS, GOLD, [], settings=settings, seed=3, machine=MACHINE
-    ).shape == (3, 0, 2)
-    assert not torch.equal(model.state_dict()[next(iter(weights))], torch.zeros(1))
 
 
 def test_the_verdict_says_in_words_what_is_noise() -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import save_t5, sharpened
+from testing import CPU, save_t5, sharpened
 
-from pet_pipeline.config import Machine
 from pet_pipeline.errors import UserError
-from pet_pipeline.pretrained import load_seq2seq, load_tokenizer
+from pet_pipeline.models import ModelFolder
+from pet_pipeline.pretrained import load_tokenizer
 from pet_pipeline.search.seq2seq import (
+    Seq2SeqLM,
     Written,
     sentinels_of,
     seq2seq_templates,
@@ -21,15 +22,14 @@ from pet_pipeline.search.seq2seq import (
     writable_tokens,
     write,
 )
-from pet_pipeline.search.templates import places
+from pet_pipeline.search.templates import LabelledTexts, locations
 
-MACHINE = Machine(device="cpu", precision="float32", threads=1)
 LABEL_WORDS = (("bad",), ("great",))
 
 
 @pytest.fixture(scope="session")
-def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_t5(tmp_path_factory.mktemp("t5"))
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return ModelFolder(save_t5(tmp_path_factory.mktemp("t5")))
 
 
 def slow_score(model: Any, sources: list[list[int]], tokens: list[int], first: int) -> float:
@@ -46,10 +46,11 @@ def slow_score(model: Any, sources: list[list[int]], tokens: list[int], first: i
     return total / len(sources)
 
 
-def test_the_same_candidates_as_an_exhaustive_search(tiny_t5: Path) -> None:
-    model, tokenizer = sharpened(load_seq2seq(tiny_t5)), load_tokenizer(tiny_t5)
-    sentinels = sentinels_of(tokenizer)
-    allowed = writable_tokens(tokenizer)[:3]
+def test_the_same_candidates_as_an_exhaustive_search(tiny_t5: ModelFolder) -> None:
+    lm = Seq2SeqLM.load(tiny_t5, CPU)
+    sharpened(lm.model)
+    sentinels = lm.sentinels
+    allowed = writable_tokens(lm.tokenizer)[:3]
     sources = [
         [9, 10, *sentinels[:1], 12, sentinels[1], 1],
         [20, *sentinels[:1], 13, sentinels[1], 14, 15, 16, 1],
@@ -58,43 +59,41 @@ def test_the_same_candidates_as_an_exhaustive_search(tiny_t5: Path) -> None:
     for n_left, n_right in itertools.product((1, 2), repeat=2):
         for tokens in itertools.product(allowed, repeat=n_left + n_right):
             target = [*tokens[:n_left], sentinels[1], *tokens[n_left:], sentinels[2]]
-            score = slow_score(model, sources, target, sentinels[0])
+            score = slow_score(lm.model, sources, target, sentinels[0])
             expected[tokens[:n_left], tokens[n_left:]] = score
-    found = write(model, sources, 0, sentinels, allowed, beam=1000, most_tokens=2, machine=MACHINE)
+    found = write(lm, sources, allowed, beam=1000, most_tokens=2)
     assert {(w.left, w.right) for w in found} == set(expected)
     for entry in found:
         assert entry.score == pytest.approx(expected[entry.left, entry.right], rel=1e-5)
     assert found == sorted(found, key=lambda entry: -entry.score)
-    few = write(model, sources, 0, sentinels, allowed, beam=3, most_tokens=2, machine=MACHINE)
+    few = write(lm, sources, allowed, beam=3, most_tokens=2)
     assert 1 <= len(few) <= 3
     assert all(isinstance(entry, Written) for entry in few)
 
 
-def test_a_source_is_the_row_with_its_label_word_between_sentinels(tiny_t5: Path) -> None:
-    tokenizer = load_tokenizer(tiny_t5)
-    sentinels = sentinels_of(tokenizer)
+def test_a_source_is_the_row_with_its_label_word_between_sentinels(tiny_t5: ModelFolder) -> None:
+    lm = Seq2SeqLM.load(tiny_t5, CPU)
+    sentinels = lm.sentinels
     row = {"x": "the food was <extra_id_0>", "y": "We come again."}
-    last, first, between = places(["x", "y"])
-    ids = source_of(last, row, "great", tokenizer, sentinels, 64)
+    last, first, between = locations(["x", "y"])
+    ids = source_of(last, row, "great", lm, 64)
     assert ids.count(sentinels[0]) == 1  # the text's own is not read as one
-    assert ids[-1] == tokenizer.eos_token_id
+    assert ids[-1] == lm.tokenizer.eos_token_id
     assert ids[-2] == sentinels[1]
-    begun = source_of(first, row, "great", tokenizer, sentinels, 64)
+    begun = source_of(first, row, "great", lm, 64)
     assert begun[0] == sentinels[0]
-    inside = source_of(between, row, "great", tokenizer, sentinels, 64)
+    inside = source_of(between, row, "great", lm, 64)
     assert 0 < inside.index(sentinels[0]) < inside.index(sentinels[1]) < len(inside) - 2
-    cut = source_of(between, row, "great", tokenizer, sentinels, 2)
+    cut = source_of(between, row, "great", lm, 2)
     assert cut[:2] == inside[inside.index(sentinels[0]) - 2 : inside.index(sentinels[0])]
     after = inside.index(sentinels[1]) + 1
     assert cut[cut.index(sentinels[1]) + 1 : -1] == inside[after : after + 2]
 
 
-def test_templates_are_readable_and_new(tiny_t5: Path) -> None:
+def test_templates_are_readable_and_new(tiny_t5: ModelFolder) -> None:
     rows = [{"x": "the food was so"}, {"x": "a film of my team"}]
-    found = seq2seq_templates(
-        load_seq2seq(tiny_t5), load_tokenizer(tiny_t5), rows, [0, 1], ["x"], LABEL_WORDS,
-        beam=12, max_tokens=32, machine=MACHINE,
-    )  # fmt: skip
+    texts = LabelledTexts(rows, [0, 1], ["x"], LABEL_WORDS)
+    found = seq2seq_templates(Seq2SeqLM.load(tiny_t5, CPU), texts, beam=12, max_tokens=32)
     assert len(found) == 2
     templates = [c.template for group in found for c in group]
     assert templates
@@ -107,4 +106,4 @@ def test_templates_are_readable_and_new(tiny_t5: Path) -> None:
 
 def test_a_model_without_sentinels_is_refused(tiny_mlm: Path) -> None:
     with pytest.raises(UserError, match=r"search.t5: .* has no <extra_id_0>; name a T5"):
-        sentinels_of(load_tokenizer(tiny_mlm))
+        sentinels_of(load_tokenizer(ModelFolder(tiny_mlm)))

@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pet_pipeline.patterns import Field, parse_template
+from pet_pipeline.patterns import Field, parse_template, pattern_of, template_of
 from pet_pipeline.search.templates import (
     Candidate,
-    Place,
+    LabelledTexts,
+    Location,
     choose,
+    locations,
     normal,
-    pattern_of,
-    places,
     readable,
-    template_of,
     usable,
     verbalizer_of,
 )
@@ -50,13 +49,14 @@ def test_readable(text: str, expected: bool) -> None:
     assert readable(text, [word for group in WORDS for word in group]) == expected
 
 
-def test_places_of_one_text_and_of_pairs() -> None:
-    assert [p.template("A", "B") for p in places(["x"])] == ["{x} A {mask} B", "A {mask} B {x}"]
-    assert [p.template("A", ".") for p in places(["x", "y"])] == [
+def test_locations_of_one_text_and_of_pairs() -> None:
+    assert [p.template("A", "B") for p in locations(["x"])] == ["{x} A {mask} B", "A {mask} B {x}"]
+    assert [p.template("A", ".") for p in locations(["x", "y"])] == [
         "{x} {sep} {y} A {mask}.",
         "A {mask}. {x} {sep} {y}",
         "{x:strip_punct} A {mask}. {y:lower_first}",
     ]
+    assert [p.begins for p in locations(["x", "y"])] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_places_of_one_text_and_of_pairs() -> None:
     ],
 )
 def test_spaces_are_where_they_belong(left: str, right: str, template: str) -> None:
-    assert Place("{x}", "").template(left, right) == template
+    assert Location("{x}", "").template(left, right) == template
     parse_template(template)
 
 
 def test_usable_templates_have_a_word_and_begin_with_none_of_the_marks() -> None:
-    last, first = places(["x"])
+    last, first = locations(["x"])
     assert usable(last, ", it is", ".", WORDS)
     assert not usable(first, ", it is", ".", WORDS)
     assert usable(first, "", "is this:", WORDS)
@@ -82,10 +82,13 @@ def test_usable_templates_have_a_word_and_begin_with_none_of_the_marks() -> None
     assert not usable(last, "It is", "great", WORDS)
 
 
-def test_the_best_of_each_group_in_turn_nothing_twice() -> None:
+def test_the_best_of_each_group_in_turn_without_duplicates() -> None:
     found = [
         [Candidate("{x} b {mask}", "mlm", -2.0), Candidate("{x} a {mask}.", "mlm", -1.0)],
-        [Candidate("{x} A {mask} .", "seed", 0.0), Candidate("{x} c {mask}", "seed", -9.0)],
+        [
+            Candidate("{x} A {mask} .", "connectors", 0.0),
+            Candidate("{x} c {mask}", "connectors", -9.0),
+        ],
         [],
     ]
     chosen = choose(found, 10, known=["{x} C {mask}"])
@@ -98,13 +101,13 @@ TEXT = st.text(string.ascii_letters + " .,{}[]()\"'", max_size=20)
 
 @given(TEXT, TEXT)
 def test_templates_of_any_text_are_read_as_they_were_written(left: str, right: str) -> None:
-    parts = parse_template(Place("{x}", "").template(left, right))
+    parts = parse_template(Location("{x}", "").template(left, right))
     assert [p.name for p in parts if isinstance(p, Field)] == ["x", "mask"]
     literal = "".join(p for p in parts if isinstance(p, str))
     assert literal.replace(" ", "") == (left + right).replace(" ", "")
-    pattern = pattern_of("p", Place("{x}", "").template(left, right), ("a", "b"), WORDS)
+    pattern = pattern_of("p", Location("{x}", "").template(left, right), ("a", "b"), WORDS)
     assert parse_template(template_of(pattern)) == pattern.parts
-    assert normal(template_of(pattern)) == normal(Place("{x}", "").template(left, right))
+    assert normal(template_of(pattern)) == normal(Location("{x}", "").template(left, right))
 
 
 def test_the_words_most_patterns_have() -> None:
@@ -114,3 +117,8 @@ def test_the_words_most_patterns_have() -> None:
     ]
     assert verbalizer_of(patterns) == WORDS
     assert verbalizer_of(patterns[:2]) == other
+
+
+def test_labelled_texts_name_their_labels() -> None:
+    texts = LabelledTexts([{"x": "a"}], [1], ["x"], WORDS)
+    assert texts.labels == ("0", "1")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import TOKENIZERS, WORDS
+from testing import TOKENIZERS, WORDS
 
 from pet_pipeline.encoding import PatternEncoder
-from pet_pipeline.search.templates import pattern_of
+from pet_pipeline.patterns import pattern_of
+from pet_pipeline.search.templates import Location
 from pet_pipeline.search.vocabulary import Vocabulary
 
 
@@ -36,7 +37,7 @@ def test_words_at_a_mask_are_one_token_there(kind: str, template: str) -> None:
     pattern = pattern_of("p", template, ("a", "b"), (("bad",), ("good",)))
     encoder = PatternEncoder(pattern, tokenizer, 64)
     vocabulary = Vocabulary(tokenizer)
-    found = vocabulary.words(encoder.spell).nonzero()[0][:50]
+    found = vocabulary.words(encoder.tokens_at_mask).nonzero()[0][:50]
     assert len(found) > 20
     words = [vocabulary.texts[n] for n in found]
     written = PatternEncoder(
@@ -53,3 +54,12 @@ def test_numbers_of_words_in_any_form() -> None:
     found = {vocabulary.texts[n] for n in vocabulary.numbers(["GOOD"])}
     assert found == {"good"}
     assert len(vocabulary.numbers(["good"])) == 2  # with and without a space before
+
+
+def test_tokens_as_text() -> None:
+    tokenizer = TOKENIZERS["wordpiece"]()
+    vocabulary = Vocabulary(tokenizer)
+    ids = tokenizer("the film, so good.", add_special_tokens=False)["input_ids"]
+    assert vocabulary.text_of(ids) == "the film, so good."
+    comma = vocabulary.text_of(ids[2:3])
+    assert Location("{x}", "").template(comma, "") == "{x}, {mask}"

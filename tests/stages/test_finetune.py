@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from test_stages import run, todo
+from planning import Make, inputs_of, planned, result
+from testing import CPU, todo
 
-from pet_pipeline import Run, encode, finetune, load_task, prepare
+from pet_pipeline import Run, finetune, load_task
 from pet_pipeline.config import Settings
-from pet_pipeline.data import read_rows
-from pet_pipeline.encoding import PatternEncoder
-from pet_pipeline.inference import score_rows
-from pet_pipeline.pretrained import load_mlm, load_tokenizer
+from pet_pipeline.encoded import Encoded, Role, write_encoded
+from pet_pipeline.models import ModelFolder
+from pet_pipeline.optimisation import MlmLoss, Optimisation, Tuning
+from pet_pipeline.pretrained import load_mlm
+from pet_pipeline.pvp import Pvp
+from pet_pipeline.stages.finetune import FineTune, read_texts
 from pet_pipeline.stages.results import Model
+from pet_pipeline.tables import read_rows
+from pet_pipeline.units import Result
 
-Make = Callable[..., Settings]
 PATTERNS = ("it_was", "just", "mood")
 
 
 def models_of(settings: Settings) -> list[Model]:
     with Run.open(settings) as opened:
-        task = load_task(settings.task)
-        tables = encode(opened, task, prepare(opened, task, settings), settings)
-        return finetune(opened, task, tables, settings)
+        task, inputs = inputs_of(settings, opened)
+        return finetune(opened, task, inputs, settings)
 
 
 def weights(settings: Settings, name: str) -> bytes:
@@ -46,7 +48,7 @@ def test_one_model_for_each_pattern_and_seed(tiny_settings: Make) -> None:
     for model in models:
         assert model.result.info["rows"] == 8
         assert model.result.info["loss"] > 0
-        load_mlm(model.result.dir / "model")
+        load_mlm(ModelFolder(model.result.dir / "model"))
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -62,38 +64,33 @@ def test_untuned_models_if_there_is_nothing_to_tune(tiny_settings: Make, labelle
         assert "loss" not in model.result.info
 
 
-@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("steps", [0, 3])
 def test_the_accuracy_before_tuning_is_told(
-    tiny_settings: Make, tiny_mlm: Path, steps: int
+    finished: Make, tiny_settings: Make, tiny_mlm: Path, steps: int
 ) -> None:
-    settings = tiny_settings(finetune={"steps": steps})
-    models = models_of(settings)
+    settings = finished() if steps else tiny_settings(finetune={"steps": 0})
+    if not steps:
+        models_of(settings)
     rows = read_rows(Path(settings.output) / "prepare" / "labelled" / "table.parquet")
-    for model in models:
-        encoder = PatternEncoder(model.pattern, load_tokenizer(tiny_mlm), 48)
-        scores = score_rows(
-            load_mlm(tiny_mlm),
-            encoder.encode(rows),
-            encoder.layout,
-            encoder.words,
-            machine=settings.machine,
-            what="test",
-        )
+    for pattern in load_task(settings.task).patterns:
+        pvp = Pvp.load(ModelFolder(tiny_mlm), pattern, max_tokens=48, compute=CPU)
         right = [
             ("sad", "happy")[n] == row["label"]
-            for n, row in zip(scores.argmax(1), rows, strict=False)
+            for n, row in zip(pvp.scores(rows).argmax(1), rows, strict=True)
         ]
-        assert model.result.info["untuned_accuracy"] == pytest.approx(sum(right) / len(right))
+        info = result(settings, f"gen-0/finetune/{pattern.name}-{int(steps > 0)}").info
+        assert info["untuned_accuracy"] == pytest.approx(sum(right) / len(right))
 
 
-def test_a_new_seed_trains_its_models_and_what_stands_on_them(tiny_settings: Make) -> None:
-    run(tiny_settings())
-    assert todo(tiny_settings(finetune={"seeds": [1, 2]})) == [
+def test_a_new_seed_trains_its_models_and_what_depends_on_them(
+    finished: Make, tiny_settings: Make
+) -> None:
+    assert todo(tiny_settings(output=finished().output, finetune={"seeds": [1, 2]})) == [
         *(f"gen-0/finetune/{pattern}-2" for pattern in PATTERNS),
         *(
-            f"gen-0/annotate/{pattern}-2-{place}"
+            f"gen-0/annotate/{pattern}-2-{part}"
             for pattern in PATTERNS
-            for place in ("00000", "test")
+            for part in ("00000", "test")
         ),
         "gen-0/ensemble/all",
         "distill/classifier",
@@ -103,42 +100,83 @@ def test_a_new_seed_trains_its_models_and_what_stands_on_them(tiny_settings: Mak
 
 
 def test_seeds_come_from_the_name_not_from_the_order(
-    tiny_settings: Make, tiny_task: Path, tmp_path: Path
+    finished: Make, tiny_settings: Make, tiny_task: Path, tmp_path: Path
 ) -> None:
     alone = tmp_path / "mood"
     alone.mkdir()
     for name in ("task.toml", "just.toml"):
         (alone / name).write_text((tiny_task / name).read_text())
-    settings = [
-        tiny_settings(finetune={"seeds": [5, 2]}),
-        tiny_settings(finetune={"seeds": [2]}, task=str(alone), output=str(tmp_path / "alone")),
-    ]
-    for one in settings:
-        models_of(one)
-    assert weights(settings[0], "just-2") == weights(settings[1], "just-2")
+    settings = tiny_settings(finetune={"seeds": [2, 1]}, task=str(alone))
+    models_of(settings)
+    assert weights(settings, "just-1") == weights(finished(), "just-1")
+    assert weights(settings, "just-2") != weights(settings, "just-1")
 
 
-def test_the_mlm_loss_is_part_of_the_tuning(tiny_settings: Make, tmp_path: Path) -> None:
+def test_the_mlm_loss_is_part_of_the_tuning(
+    finished: Make, tiny_settings: Make, tmp_path: Path
+) -> None:
     settings = [
-        tiny_settings(finetune={"mlm_weight": weight}, output=str(tmp_path / f"{weight}"))
-        for weight in (0.0, 1e-4, 0.5)
+        finished(until="finetune", finetune={"mlm_weight": weight}) for weight in (0.0, 1e-4, 0.5)
     ]
-    for one in settings:
-        models_of(one)
     assert len({weights(one, "mood-1") for one in settings}) == 3
-    infos = [
-        json.loads((Path(s.output) / "gen-0/finetune/mood-1/unit.json").read_text())["info"]
-        for s in settings
-    ]
+    losses = [result(one, "gen-0/finetune/mood-1").info["loss"] for one in settings]
     # log(206) tokens is far more than log(2) labels
-    assert infos[0]["loss"] < infos[1]["loss"] < infos[2]["loss"]
+    assert losses[0] < losses[1] < losses[2]
 
 
-def test_settings_of_the_mlm_loss_count_only_with_it(tiny_settings: Make) -> None:
-    run(tiny_settings(), until="finetune")
+def test_settings_of_the_mlm_loss_count_only_with_it(finished: Make, tiny_settings: Make) -> None:
+    output = finished().output
 
     def finetunes(**changes: Any) -> int:
-        return sum("finetune" in name for name in todo(tiny_settings(finetune=changes)))
+        names = todo(tiny_settings(output=output, finetune=changes))
+        return sum("finetune" in name for name in names)
 
     assert finetunes(mlm_texts=2, mlm_masked=0.3) == 0
     assert finetunes(mlm_weight=0.1) == finetunes(steps=4) == finetunes(batch_size=2) == 3
+
+
+def test_the_pool_is_needed_only_for_the_mlm_loss(tiny_settings: Make) -> None:
+    def texts(**finetune: Any) -> int:
+        settings = tiny_settings(data={"shard_rows": 5}, finetune=finetune)
+        unit = planned(settings)["gen-0/finetune/just-1"].unit
+        assert isinstance(unit, FineTune)
+        return len(unit.texts)
+
+    assert texts() == 0
+    assert texts(mlm_weight=0.1) == 5
+
+
+def test_texts_for_the_mlm_loss_are_of_random_shards_and_no_more_than_needed(
+    tmp_path: Path,
+) -> None:
+    shards = []
+    for n in range(20):
+        (tmp_path / str(n)).mkdir()
+        rows = [Encoded.of([n], Role.TEXT)] * 10
+        write_encoded(tmp_path / str(n) / "tokens.parquet", np.arange(10), rows)
+        shards.append(Result(tmp_path / str(n), str(n), {"rows": 10}))
+
+    def read(seed: int, steps: int = 3, **mlm: Any) -> list[int]:
+        tuning = Tuning(Optimisation(0.1, batch_size=4), steps, MlmLoss(0.1, **mlm))
+        return [text.ids[0] for text in read_texts(shards, tuning, seed)]
+
+    assert len(read(1)) == 40  # the shards that hold 3 * 4 * 3 texts
+    assert len(read(1, texts=1)) == 20
+    assert len(read(1, steps=999)) == 200
+    assert read(1) == read(1)
+    orders = {tuple(dict.fromkeys(read(seed))) for seed in range(6)}
+    assert len(orders) > 3
+    assert len({n for order in orders for n in order}) > 10
+    assert read_texts(shards, Tuning(Optimisation(0.1), 3), 1) == []
+
+
+def test_untuned_models_do_not_differ_by_generation(tiny_settings: Make) -> None:
+    def generations(**sections: Any) -> list[int]:
+        units = planned(tiny_settings(ipet={"generations": 1}, **sections))
+        units = {
+            n: u for n, u in units.items() if n.endswith(("finetune/just-1", "finetune/just-0"))
+        }
+        return [unit.unit.generation for unit in units.values()]
+
+    assert generations() == [0, 1]
+    assert generations(finetune={"steps": 0}) == [0, 0]

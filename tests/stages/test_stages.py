@@ -1,111 +1,79 @@
-"""The stages on a tiny model: what each makes, and what reruns when something changes."""
+"""Whole runs on a tiny model: what they leave, what reruns, and what all units have in common."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
-import runpy
+import pkgutil
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.special import softmax
-from sklearn.metrics import accuracy_score
+from planning import QUICK, Make, inputs_of, planned, result
+from pydantic import BaseModel
+from testing import rows, run, todo
 from transformers import pipeline
 
-from pet_pipeline import Run, load_task, prepare, read_metrics
-from pet_pipeline.batches import fold_rows
-from pet_pipeline.config import Settings
-from pet_pipeline.data import read_probs, read_scores
+from pet_pipeline import (
+    Run,
+    annotate,
+    baseline,
+    distill,
+    ensemble,
+    evaluate,
+    finetune,
+    grow,
+    prepare,
+    stages,
+)
+from pet_pipeline.compute import Compute
 from pet_pipeline.errors import UserError
+from pet_pipeline.settings import write_settings
+from pet_pipeline.stages.ensemble import read_ensemble
+from pet_pipeline.stages.evaluate import read_metrics
+from pet_pipeline.stages.results import Generation
+from pet_pipeline.tables import read_scores
+from pet_pipeline.units import Result, Unit
 
-PET_FULL = runpy.run_path(str(Path(__file__).parents[2] / "pipelines" / "pet_full.py"))["pet_full"]
-Make = Callable[..., Settings]
-
-
-def run(settings: Settings, **options: Any) -> Run:
-    """A whole run; its units tell what was executed."""
-    with Run.open(settings, **options) as opened:
-        PET_FULL(settings, opened)
-    return opened
+PET_FULL = Path(__file__).parents[2] / "pipelines" / "pet_full.py"
 
 
-def todo(settings: Settings) -> list[str]:
-    """The units that a run with these settings would execute, as stage/unit."""
-    planned = Run.open(settings, plan=True)
-    PET_FULL(settings, planned)
-    root = Path(settings.output)
-    return [unit.dir.relative_to(root).as_posix() for unit in planned.units if not unit.result()]
-
-
-def rows(file: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-    return found
-
-
-def soft(settings: Settings, generation: int = 0) -> list[dict[str, Any]]:
-    folder = Path(settings.output) / f"gen-{generation}" / "ensemble" / "all"
-    return [row for file in sorted(folder.glob("part-*")) for row in rows(file)]
-
-
-def test_the_whole_way(tiny_settings: Make, tiny_tables: dict[str, str]) -> None:
+def test_the_whole_way(tiny_settings: Make) -> None:
     settings = tiny_settings(data={"shard_rows": 10})
     run(settings)
     root = Path(settings.output)
-    pool = pq.read_table(tiny_tables["pool"])
-    labels = soft(settings)
-    assert [row["id"] for row in labels] == pool["id"].to_pylist()
-    for row in labels:
-        assert sum(row["probs"]) == pytest.approx(1, abs=1e-5)
-        assert row["confidence"] == pytest.approx(max(row["probs"]))
-        assert row["label"] == ("sad", "happy")[int(np.argmax(row["probs"]))]
-    assert len(list((root / "gen-0/ensemble/all").glob("part-*"))) == 3
-    metrics = json.loads((root / "evaluate/all/metrics.json").read_text())
-    kinds = Counter(system["kind"] for system in metrics["systems"])
+    metrics = read_metrics(result(settings, "evaluate/all"))
+    kinds = Counter(system.kind for system in metrics.systems)
     assert kinds == {"pvp": 3, "mean": 1, "ensemble": 1, "classifier": 1, "baseline": 1}
-    predictions = pq.read_table(root / "evaluate/all/predictions.parquet").to_pydict()
-    for system in metrics["systems"]:
-        if system["kind"] != "mean":
-            accuracy = accuracy_score(predictions["label"], predictions[system["name"]])
-            assert system["value"] == pytest.approx(accuracy)
     classify = pipeline("text-classification", model=str(root / "distill/classifier"))
     assert classify("a great day", truncation=True)[0]["label"] in ("sad", "happy")
     assert (root / "distill/classifier/README.md").exists()
+    assert (root / "report/index.html").exists()
     assert not [*root.rglob(".partial-*"), *root.rglob("checkpoint.safetensors")]
     assert todo(settings) == []
 
 
-def test_only_what_depends_on_a_change_is_done_again(
-    tiny_settings: Make, tmp_path: Path, tiny_tables: dict[str, str]
+def test_another_test_table_reruns_what_is_measured_on_it(
+    finished: Make, tiny_settings: Make, tmp_path: Path, tiny_tables: dict[str, str]
 ) -> None:
-    run(tiny_settings())
-    assert todo(tiny_settings(machine={"batch_tokens": 77, "jobs": 2})) == []
-    assert (
-        todo(tiny_settings(annotate={"decoding": "parallel"}))[0] == "gen-0/annotate/it_was-1-00000"
-    )
-    assert todo(tiny_settings(distill={"steps": 5})) == [
-        "distill/classifier",
-        "evaluate/all",
-        "report",
-    ]
-    assert todo(tiny_settings(baseline={"steps": 5})) == [
-        "baseline/classifier",
-        "evaluate/all",
-        "report",
-    ]
-    seeds = todo(tiny_settings(finetune={"seeds": [1, 2]}))
-    assert [name for name in seeds if "finetune" in name] == [
-        f"gen-0/finetune/{name}-2" for name in ("it_was", "just", "mood")
-    ]
     other = tmp_path / "other.parquet"
     pq.write_table(pq.read_table(tiny_tables["test"]).slice(0, 7), other)
-    changed = todo(tiny_settings(data={"test": str(other)}))
-    assert not [name for name in changed if "finetune" in name or "distill" in name]
-    assert "prepare/test" in changed
+    changed = todo(tiny_settings(output=finished().output, data={"test": str(other)}))
+    assert changed == [
+        "prepare/test",
+        "prepare/overlap",
+        *(f"encode/{pattern}-test" for pattern in ("it_was", "just", "mood")),
+        *(f"gen-0/annotate/{pattern}-1-test" for pattern in ("it_was", "just", "mood")),
+        "evaluate/all",
+        "report",
+    ]
 
 
 def test_a_new_pattern_adds_only_its_own_models(
@@ -116,7 +84,7 @@ def test_a_new_pattern_adds_only_its_own_models(
     for file in tiny_task.iterdir():
         (folder / file.name).write_text(file.read_text())
     settings = tiny_settings(task=str(folder))
-    run(settings)
+    run(settings, until="evaluate")
     (folder / "new.toml").write_text('template = "{text} so {mask}"')
     names = [name for name in todo(settings) if "finetune" in name or "annotate" in name]
     assert names == [
@@ -126,101 +94,41 @@ def test_a_new_pattern_adds_only_its_own_models(
     ]
 
 
-def test_serial_and_parallel_runs_give_the_same(tiny_settings: Make, tmp_path: Path) -> None:
-    one = tiny_settings(data={"shard_rows": 10})
-    two = tiny_settings(data={"shard_rows": 10}, output=str(tmp_path / "two"), machine={"jobs": 2})
-    run(one)
-    run(two)
-    assert soft(one) == soft(two)
-    metrics = [Path(s.output) / "evaluate/all/metrics.json" for s in (one, two)]
-    assert metrics[0].read_text() == metrics[1].read_text()
+EVERYTHING: dict[str, Any] = {
+    "data": {"shard_rows": 10},
+    "search": {
+        "templates": True,
+        "generators": ["connectors"],
+        "candidates": 4,
+        "keep": 1,
+        "folds": 2,
+        "steps": 2,
+    },
+    "demonstrations": {"enabled": True, "draws": 2, "max_tokens": 120, "filter": 1.0},
+    "ensemble": {"weights": "fitted", "folds": 2},
+}
 
 
-def test_shards_do_not_change_scores(tiny_settings: Make, tmp_path: Path) -> None:
-    settings = [
-        tiny_settings(data={"shard_rows": size}, output=str(tmp_path / str(size)))
-        for size in (7, 100)
-    ]
-    for one in settings:
-        run(one, until="annotate")
-    found = []
-    for one in settings:
-        parts = sorted((Path(one.output) / "gen-0/annotate").glob("just-1-0*"))
-        found.append(np.concatenate([read_scores(part / "scores.parquet")[1] for part in parts]))
-    assert len(found[0]) == 24
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+def test_serial_and_parallel_runs_give_the_same(finished: Make) -> None:
+    one, two = finished(**EVERYTHING), finished(**EVERYTHING, machine={"jobs": 2})
+    names = list(planned(one))
+    assert names == list(planned(two))
+    assert not [name for name in names if name.startswith("embed/")]  # all rows are alike
+    for name in names:
+        if name != "report":
+            assert result(one, name).key == result(two, name).key
+    for file in ("search/templates/templates.json", "evaluate/all/metrics.json"):
+        found = [(Path(settings.output) / file).read_text() for settings in (one, two)]
+        assert found[0] == found[1]
+    for n in range(3):
+        file = f"gen-0/ensemble/all/part-0000{n}.parquet"
+        assert rows(Path(one.output) / file) == rows(Path(two.output) / file)
 
 
-@pytest.mark.parametrize("weights", ["uniform", "wmean", "fitted"])
-def test_soft_labels_are_the_weighted_mean_of_the_models(tiny_settings: Make, weights: str) -> None:
-    settings = tiny_settings(ensemble={"weights": weights, "folds": 2})
-    run(settings, until="ensemble")
-    root = Path(settings.output) / "gen-0"
-    told = json.loads((root / "ensemble/all/ensemble.json").read_text())
-    scores = [read_scores(root / f"annotate/{n}-00000/scores.parquet")[1] for n in told["models"]]
-    mean = np.average(scores, axis=0, weights=told["weights"]) / told["temperature"]
-    probs = read_probs(root / "ensemble/all/part-00000.parquet")
-    np.testing.assert_allclose(probs, softmax(mean, axis=-1), atol=1e-6)
-    assert sum(told["weights"]) == pytest.approx(1)
-    if weights == "uniform":
-        assert told["weights"] == pytest.approx([1 / 3] * 3)
-    if weights == "wmean":
-        untuned = [
-            json.loads((root / f"finetune/{n}/unit.json").read_text())["info"]["untuned_accuracy"]
-            for n in told["models"]
-        ]
-        np.testing.assert_allclose(told["weights"], np.array(untuned) / sum(untuned), atol=1e-6)
-    if weights == "fitted":
-        assert told["temperature"] != 1.0
-    assert (
-        told["rows"] == sum(told["label_counts"].values()) == sum(told["entropy"]["counts"]) == 24
-    )
-    assert np.diag(told["agreement"]).tolist() == [1, 1, 1]
-    assert len(told["disputed"]) == 20
-
-
-def test_weights_can_be_fitted_on_a_development_table(
-    tiny_settings: Make, tiny_tables: dict[str, str]
-) -> None:
-    settings = tiny_settings(
-        data={"development": tiny_tables["development"]},
-        ensemble={"weights": "fitted", "fit_on": "development"},
-    )
-    run(settings, until="ensemble")
-    assert not (Path(settings.output) / "crossfit").exists()
-
-
-def test_a_development_table_changes_nothing_unless_a_setting_says_so(
-    tiny_settings: Make, tiny_tables: dict[str, str]
-) -> None:
-    run(tiny_settings())
-    names = todo(tiny_settings(data={"development": tiny_tables["development"]}))
-    assert {name.split("/")[-1].split("-")[-1] for name in names} == {"development", "report"}
-
-
-@pytest.mark.parametrize(("folds", "gold"), [(2, [0, 1, 1, 0, 1]), (4, [0, 0, 1])])
-def test_every_row_is_held_out_once(folds: int, gold: list[int]) -> None:
-    held = [fold_rows(gold, folds, fold) for fold in range(folds)]
-    assert sorted(row for fold in held for row in fold) == list(range(len(gold)))
-
-
-def test_k_rows_a_label_are_drawn_by_the_seed(tiny_settings: Make, tmp_path: Path) -> None:
-    def drawn(seed: int) -> list[dict[str, Any]]:
-        settings = tiny_settings(data={"k": 2, "seed": seed}, output=str(tmp_path / f"{seed}"))
-        with Run.open(settings) as opened:
-            tables = prepare(opened, load_task(settings.task), settings)
-        assert tables.labelled is not None
-        return rows(tables.labelled.dir / "table.parquet")
-
-    assert Counter(row["label"] for row in drawn(1)) == {"sad": 2, "happy": 2}
-    assert drawn(1) == drawn(1)
-    assert any(drawn(1) != drawn(seed) for seed in (2, 3, 4))
-
-
-def test_a_sample_of_the_pool(tiny_settings: Make, tiny_tables: dict[str, str]) -> None:
-    settings = tiny_settings(data={"pool_rows": 5, "shard_rows": 2})
-    run(settings, until="ensemble")
-    ids = [row["id"] for row in soft(settings)]
+def test_a_sample_of_the_pool(finished: Make, tiny_tables: dict[str, str]) -> None:
+    settings = finished(until="ensemble", data={"pool_rows": 5, "shard_rows": 2})
+    parts = sorted((Path(settings.output) / "gen-0/ensemble/all").glob("part-*"))
+    ids = [row["id"] for part in parts for row in rows(part)]
     assert len(ids) == 5
     assert ids == sorted(ids)
     assert set(ids) <= set(pq.read_table(tiny_tables["pool"])["id"].to_pylist())
@@ -233,69 +141,61 @@ def test_zero_shot(tiny_settings: Make) -> None:
     assert not list(root.rglob("finetune/*/model"))
     assert not (root / "baseline").exists()
     assert {f.name for f in (root / "gen-0/finetune").iterdir()} == {"it_was-0", "just-0", "mood-0"}
-    assert read_metrics_of(settings)["systems"][-1]["kind"] == "classifier"
+    assert read_metrics(result(settings, "evaluate/all")).systems[-1].kind == "classifier"
+    assert todo(settings) == []
 
 
-def read_metrics_of(settings: Settings) -> dict[str, Any]:
-    from pet_pipeline.run import Result
+def check_generations(settings: Any, *, from_nothing: bool) -> None:
+    root = Path(settings.output)
+    systems = read_metrics(result(settings, "evaluate/all")).systems
+    assert [s.generation for s in systems if s.kind == "ensemble"] == [0, 1, 2]
+    for folder in (root / "gen-1/grow").iterdir():
+        info = result(settings, f"gen-1/grow/{folder.name}").info
+        table = rows(folder / "table.parquet")
+        assert len({row["id"] for row in table}) == len(table) == info["rows"]
+        counted = Counter(row["label"] for row in table)
+        assert {label: n for label, n in info["added"].items() if n} == counted
+        if from_nothing:
+            assert counted == {"sad": 2, "happy": 2}
+    assert (root / "gen-1/finetune/just-1/model/model.safetensors").exists()
 
-    return read_metrics(Result(Path(settings.output) / "evaluate/all", "", {}))
+
+def test_ipet_from_labels(tiny_settings: Make) -> None:
+    settings = tiny_settings(ipet={"generations": 2, "scale": 1.5}, data={"k": 2}, **QUICK)
+    run(settings)
+    check_generations(settings, from_nothing=False)
+    assert "What iPET added" in (Path(settings.output) / "report/index.html").read_text()
 
 
-def test_ipet_from_labels_and_from_none(tiny_settings: Make, tmp_path: Path) -> None:
-    few = tiny_settings(ipet={"generations": 2, "scale": 1.5}, data={"k": 2})
-    none = tiny_settings(
-        ipet={"generations": 2, "first_rows": 4, "scale": 2.0},
-        data={"labelled": ""},
-        output=str(tmp_path / "zero"),
-    )
-    for settings in (few, none):
-        run(settings)
-        root = Path(settings.output)
-        assert [
-            g["generation"] for g in read_metrics_of(settings)["systems"] if g["kind"] == "ensemble"
-        ] == [0, 1, 2]
-        for grown in (root / "gen-1/grow").iterdir():
-            info = json.loads((grown / "unit.json").read_text())["info"]
-            table = rows(grown / "table.parquet")
-            assert len({row["id"] for row in table}) == len(table) == info["rows"]
-            counted = Counter(row["label"] for row in table)
-            assert {label: n for label, n in info["added"].items() if n} == counted
-            if settings is none:
-                assert counted == {"sad": 2, "happy": 2}
-        assert (root / "gen-1/finetune/just-1/model/model.safetensors").exists()
-    assert "What iPET added" in (Path(few.output) / "report/index.html").read_text()
+def test_ipet_from_no_labels(finished: Make) -> None:
+    ipet = {"generations": 2, "first_rows": 4, "scale": 2.0}
+    settings = finished(ipet=ipet, data={"labelled": ""}, distill={"steps": 2})
+    check_generations(settings, from_nothing=True)
 
 
 def test_without_distillation_test_table_or_baseline(tiny_settings: Make) -> None:
-    settings = tiny_settings(
-        data={"test": ""}, distill={"enabled": False}, baseline={"enabled": False}
-    )
+    settings = tiny_settings(data={"test": ""}, **QUICK)
     run(settings)
     root = Path(settings.output)
     assert not [name for name in ("distill", "baseline", "evaluate") if (root / name).exists()]
     assert "No test table was given" in (root / "report/index.html").read_text()
 
 
-@pytest.mark.parametrize("decoding", ["confident", "parallel"])
-def test_words_of_several_tokens_and_the_mlm_loss(
-    tiny_settings: Make, tmp_path: Path, decoding: str
-) -> None:
-    folder = tmp_path / "long"
-    folder.mkdir()
-    (folder / "task.toml").write_text('columns = ["text"]\nlabels = ["sad", "happy"]\n')
-    (folder / "back.toml").write_text(
-        'template = "{text} i will {mask}."\n'
-        '[verbalizer]\nsad = ["never come back"]\nhappy = ["gladly come back", "come again"]\n'
-    )
-    run(
-        tiny_settings(
-            task=str(folder),
+def test_words_of_several_tokens_and_the_mlm_loss(finished: Make, long_words: str) -> None:
+    runs = [
+        finished(
+            task=long_words,
             annotate={"decoding": decoding},
             finetune={"mlm_weight": 0.1},
-            distill={"enabled": False},
+            **QUICK,
         )
+        for decoding in ("confident", "parallel")
+    ]
+    one, other = (
+        read_scores(Path(s.output) / "gen-0/annotate/back-1-test/scores.parquet")[1] for s in runs
     )
+    assert one.shape == other.shape == (8, 2)
+    assert abs(one - other).max() > 1e-6
 
 
 def test_pairs_of_texts(tiny_settings: Make, tmp_path: Path) -> None:
@@ -326,46 +226,141 @@ def test_pairs_of_texts(tiny_settings: Make, tmp_path: Path) -> None:
     )
     found = classify({"text": "a day", "text_pair": "good."})
     assert found["label"] in ("yes", "no")
+    overlap = result(settings, "prepare/overlap").info
+    assert overlap == {"test": 8}  # a pair is the same if both of its texts are
 
 
-def test_a_label_without_rows_is_said_and_not_refused(
-    tiny_settings: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pq.write_table(pa.table({"text": ["a", "b"], "label": ["sad", "sad"]}), tmp_path / "l.parquet")
-    settings = tiny_settings(data={"labelled": str(tmp_path / "l.parquet")})
-    run(settings, until="prepare")
-    assert "no row is labelled 'happy'; its words alone speak for it" in capsys.readouterr().err
+# What every verb and every unit keeps.
 
 
-def test_a_stopped_distillation_goes_on_from_its_checkpoint(
-    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pet_pipeline import training
+def test_tables_that_were_not_encoded_are_refused_by_every_verb(finished: Make) -> None:
+    settings = finished()
+    with Run.open(settings) as opened:
+        task, inputs = inputs_of(settings, opened)
+        tables: Any = prepare(opened, task, settings)
+        models = finetune(opened, task, inputs, settings)
+        scores = annotate(opened, task, models, inputs, settings)
+        soft = ensemble(opened, task, scores, inputs, settings)
+        generations = [Generation(0, scores, soft, {})]
+        verbs: dict[str, Callable[[], object]] = {
+            "finetune": lambda: finetune(opened, task, tables, settings),
+            "annotate": lambda: annotate(opened, task, models, tables, settings),
+            "ensemble": lambda: ensemble(opened, task, scores, tables, settings),
+            "grow": lambda: grow(opened, task, scores, tables, settings, generation=1),
+            "distill": lambda: distill(opened, task, soft, tables, settings),
+            "baseline": lambda: baseline(opened, task, tables, settings),
+            "evaluate": lambda: evaluate(opened, task, generations, tables, settings),
+        }
+        for name, call in verbs.items():
+            with pytest.raises(UserError) as error:
+                call()
+            assert str(error.value) == (
+                f"{name}: needs what encode returns, got Tables; "
+                "call encode(run, task, tables, settings) first"
+            )
 
-    slow = {"distill": {"steps": 8}, "machine": {"checkpoint_seconds": 0.0}}
-    whole, stopped = tiny_settings(**slow, output=str(tmp_path / "whole")), tiny_settings(**slow)
-    run(whole)
-    run(stopped, until="ensemble")
-    update, steps = training._update, []
 
-    def stops(*args: Any) -> float:
-        steps.append(args[3])
-        if len(steps) == 6:
-            raise KeyboardInterrupt
-        return update(*args)
-
-    monkeypatch.setattr(training, "_update", stops)
-    with pytest.raises(KeyboardInterrupt):
-        run(stopped)
-    run(stopped, until="distill")
-    assert steps == [0, 1, 2, 3, 4, 5, 5, 6, 7]
-    run(stopped)
-    files = [Path(s.output) / "distill/classifier/model.safetensors" for s in (whole, stopped)]
-    assert files[0].read_bytes() == files[1].read_bytes()
+def units_of(kind: type[Unit] = Unit) -> Iterator[type[Unit]]:
+    """Every kind of unit of the package."""
+    for module in pkgutil.iter_modules(stages.__path__, "pet_pipeline.stages."):
+        importlib.import_module(module.name)
+    importlib.import_module("pet_pipeline.report.stage")
+    for child in kind.__subclasses__():
+        if child.__module__.startswith("pet_pipeline."):
+            yield child
+        yield from units_of(child)
 
 
-def test_too_few_rows_for_k(tiny_settings: Make) -> None:
-    with pytest.raises(
-        UserError, match=r"'sad' has 4 rows, data\.k = 9; lower data\.k or add rows"
-    ):
-        run(tiny_settings(data={"k": 9}))
+UNITS = sorted(set(units_of()), key=lambda kind: kind.__name__)
+ids = pytest.mark.parametrize("kind", UNITS, ids=lambda kind: kind.__name__)
+
+
+def test_there_are_units() -> None:
+    assert len(UNITS) > 20
+
+
+def mentioned(hint: Any, seen: frozenset[type] = frozenset()) -> Iterator[type]:
+    """The types that a field may hold, those in dataclasses included."""
+    for argument in get_args(hint):
+        yield from mentioned(argument, seen)
+    if isinstance(hint, type) and hint not in seen:
+        yield hint
+        if dataclasses.is_dataclass(hint):
+            for inner in get_type_hints(hint).values():
+                yield from mentioned(inner, seen | {hint})
+
+
+@ids
+def test_a_unit_takes_values_and_no_settings(kind: type[Unit]) -> None:
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        types = set(mentioned(hints[field.name]))
+        assert types
+        for found in types:
+            # Of settings a unit takes the few values that it needs; where and how fast it is
+            # computed is no value of a unit at all.
+            assert not issubclass(found, BaseModel | Compute | Run), (field.name, found)
+
+
+@ids
+def test_a_unit_is_a_frozen_dataclass_that_says_what_it_makes(kind: type[Unit]) -> None:
+    assert dataclasses.is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert kind.__doc__
+    assert not kind.__doc__.startswith(f"{kind.__name__}(")  # as dataclasses write it
+    assert (kind.work.__doc__ or "").startswith(("Write ", "Load ", "Warn "))
+
+
+@ids
+def test_a_misspelt_field_is_an_error(kind: type[Unit]) -> None:
+    fields: dict[str, Any] = {field.name: None for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    name = next(iter(fields))
+    misspelt = {f"{name}_": fields.pop(name), **fields}
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}_'"):
+        kind(**misspelt)
+
+
+def test_units_are_values(finished: Make, tiny_settings: Make) -> None:
+    sections: dict[str, Any] = {**EVERYTHING, "calibration": {"method": "pmi", "prior": "pool"}}
+    one, two = (planned(tiny_settings(**sections, ipet={"generations": 1})) for _ in range(2))
+    assert len(one) > 60
+    for name, unit in one.items():
+        if name == "report":
+            continue
+        assert unit.unit == two[name].unit
+        assert hash(unit.unit) == hash(two[name].unit)
+        first = dataclasses.fields(unit.unit)[0].name  # type: ignore[arg-type]
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(unit.unit, first, None)
+
+
+PLAN = """
+import runpy, sys
+from pathlib import Path
+from pet_pipeline import Run, read_settings
+pet_full = runpy.run_path(sys.argv[1])["pet_full"]
+settings = read_settings(Path(sys.argv[2]))
+with Run.open(settings, plan=True) as run:
+    pet_full(settings, run)
+print(len(run.units), *(m for m in ("torch", "transformers") if m in sys.modules))
+"""
+
+
+def test_a_plan_needs_no_torch(tiny_settings: Make, tmp_path: Path) -> None:
+    settings = tiny_settings(**EVERYTHING, machine={"precision": "auto"}, learning_rate=0.0)
+    (tmp_path / "my.toml").write_text(write_settings(settings))
+    command = [sys.executable, "-c", PLAN, str(PET_FULL), str(tmp_path / "my.toml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(len(planned(settings)))]
+    assert not Path(settings.output).exists()
+
+
+def test_results_say_where_they_were_made(finished: Make) -> None:
+    settings = finished()
+    record = json.loads((Path(settings.output) / "distill/classifier/unit.json").read_text())
+    assert record["made_by"]["machine"]["threads"] == 1
+    assert {"torch", "transformers", "pet_pipeline"} <= set(record["made_by"])
+    assert set(record["identity"]) == {"stage", "version", "params"}
+    soft = Result(Path(settings.output) / "gen-0/ensemble/all", "", {})
+    assert read_ensemble(soft).models == ["it_was-1", "just-1", "mood-1"]

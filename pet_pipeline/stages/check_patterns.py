@@ -1,0 +1,102 @@
+"""Check patterns with the model's tokenizer on rows of the pool; keep what the report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pet_pipeline.compute import Compute
+from pet_pipeline.config import Settings
+from pet_pipeline.encoding import PatternEncoder, check_encoders, describe_words
+from pet_pipeline.errors import at_place, raise_all
+from pet_pipeline.models import Pretrained
+from pet_pipeline.patterns import Pattern
+from pet_pipeline.progress import say
+from pet_pipeline.records import read_records, write_records
+from pet_pipeline.stages.results import shard_file
+from pet_pipeline.tables import read_rows
+from pet_pipeline.units import Info, Result, Unit
+
+SHOWN_ROWS = 3  # rows that the report shows in each pattern
+CHECKED_ROWS = 200  # rows of the pool in which truncation is counted
+PATTERNS = "patterns.json"
+
+
+@dataclass(frozen=True)
+class CheckedPattern:
+    """A pattern as the model reads it."""
+
+    name: str
+    rendered: list[str]  # some rows of the pool in it
+    words: dict[str, list[list[str]]]  # label -> word -> tokens
+    masks: int
+    truncated: int  # of the checked rows
+    checked: int
+
+
+@dataclass(frozen=True)
+class CheckPatterns(Unit):
+    """Every pattern with the tokenizer: problems raise, the rest is kept for the report."""
+
+    base: Pretrained
+    patterns: tuple[Pattern, ...]
+    pool: Result
+    max_tokens: int
+    # By setting, the tokens that the model will be given at most.
+    longest: Mapping[str, int] = field(hash=False)
+
+    def work(self, out: Path, compute: Compute) -> Info:
+        """Write patterns.json."""
+        from pet_pipeline.inference import device_of
+        from pet_pipeline.pretrained import check_mlm, load_tokenizer
+
+        device_of(compute)
+        with at_place("model"):
+            limit = check_mlm(self.base)
+            tokenizer = load_tokenizer(self.base)
+        limit = min(limit, tokenizer.model_max_length)
+        raise_all(
+            f"{setting}: {tokens} is more than the model reads, {limit}"
+            for setting, tokens in self.longest.items()
+            if tokens > limit
+        )
+        with at_place("model"):
+            encoders = [PatternEncoder(p, tokenizer, self.max_tokens) for p in self.patterns]
+        raise_all(check_encoders(encoders))
+        rows = read_rows(shard_file(self.pool, 0))[:CHECKED_ROWS]
+        checked = [
+            CheckedPattern(
+                name=encoder.pattern.name,
+                rendered=[encoder.pattern.render(row) for row in rows[:SHOWN_ROWS]],
+                words=describe_words(encoder),
+                masks=encoder.words.n_masks,
+                truncated=encoder.count_truncated(rows),
+                checked=len(rows),
+            )
+            for encoder in encoders
+        ]
+        for pattern in checked:
+            if pattern.truncated:
+                cut = f"{pattern.truncated} of {pattern.checked} texts cut to {self.max_tokens}"
+                say(f"  {pattern.name}: {cut} tokens")
+        write_records(out / PATTERNS, checked)
+        return {"patterns": len(self.patterns)}
+
+
+def read_checked(result: Result) -> list[CheckedPattern]:
+    """The patterns that a unit checked."""
+    return read_records(result.dir / PATTERNS, CheckedPattern)
+
+
+def longest_inputs(settings: Settings) -> dict[str, int]:
+    """By setting, the tokens that the masked language model will be given at most."""
+    longest = {"finetune.max_tokens": settings.finetune.max_tokens}
+    if settings.demonstrations.enabled:
+        longest["demonstrations.max_tokens"] = settings.demonstrations.max_tokens
+    if not settings.distill.model:  # else checked against that one
+        if settings.baseline.enabled and settings.data.labelled:
+            longest["baseline.max_tokens"] = settings.baseline.max_tokens
+        if settings.distill.enabled:
+            longest["distill.max_tokens"] = settings.distill.max_tokens
+    return longest

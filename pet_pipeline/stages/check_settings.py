@@ -1,0 +1,121 @@
+"""Checks of settings against each other and against the registries, before anything is read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+
+from pet_pipeline.calibration import CALIBRATIONS
+from pet_pipeline.combining import WEIGHTINGS
+from pet_pipeline.config import Settings
+from pet_pipeline.errors import listed, nearest
+from pet_pipeline.patterns import Task
+from pet_pipeline.search.word_search import WORD_SEARCHES
+from pet_pipeline.stages.generators import GENERATORS
+
+FEWEST_TOKENS = 8
+
+
+def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
+    """What is wrong with settings, whatever the tables say."""
+    yield from _unknown_names(settings)
+    data = settings.data
+    if not data.pool:
+        yield "data.pool: not set; give the table of unlabelled texts, --pool FILE"
+    for column in data.columns:
+        known = (*task.columns, "id", "label")
+        if column not in known:
+            yield f"data.columns: {column!r} is not a column of the task{nearest(column, known)}"
+    yield from _weight_problems(settings)
+    yield from _search_problems(settings)
+    if settings.finetune.max_tokens < FEWEST_TOKENS:
+        yield (
+            f"finetune.max_tokens: {settings.finetune.max_tokens} is too few; "
+            f"the minimum is {FEWEST_TOKENS}"
+        )
+    distill = settings.distill
+    if not distill.steps and distill.min_steps > distill.max_steps:
+        yield (
+            f"distill.min_steps: {distill.min_steps} is more than "
+            f"distill.max_steps = {distill.max_steps}"
+        )
+
+
+def label_count_problems(settings: Settings, counts: Mapping[str, int]) -> Iterator[str]:
+    """What cannot be done with so few labelled rows; counts: rows by label, empty without any."""
+    few = bool(counts) and max(counts.values()) < 2
+    if few and _needs_folds(settings):
+        yield (
+            "ensemble.weights: 'fitted' holds out some rows of a label to tune on the others, and "
+            "no label has two; add rows, or take 'uniform'"
+        )
+    if few and settings.search.templates:
+        yield (
+            "search.templates: compares templates on some rows of a label after tuning on the "
+            "others, and no label has two; add rows"
+        )
+
+
+def uses_t5(settings: Settings) -> bool:
+    """Whether a T5 writes templates."""
+    return settings.search.templates and "t5" in settings.search.generators
+
+
+def _unknown_names(settings: Settings) -> Iterator[str]:
+    """Values that must be a key of a registry, or "none"."""
+    search = settings.search
+    for setting, value, known in (
+        ("ensemble.weights", settings.ensemble.weights, [*WEIGHTINGS]),
+        ("calibration.method", settings.calibration.method, ["none", *CALIBRATIONS]),
+        ("search.label_words", search.label_words, ["none", *WORD_SEARCHES]),
+        *(("search.generators", name, [*GENERATORS]) for name in search.generators),
+    ):
+        if value not in known:
+            close = difflib.get_close_matches(value, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = "; its name is now 'connectors'" if value == "seed" else hint
+            yield f"{setting}: {value!r} is not one of {listed(known)}{hint}"
+
+
+def _needs_folds(settings: Settings) -> bool:
+    return settings.ensemble.weights == "fitted" and settings.ensemble.fit_on == "folds"
+
+
+def _weight_problems(settings: Settings) -> Iterator[str]:
+    data, chosen = settings.data, settings.ensemble
+    weighting = WEIGHTINGS.get(chosen.weights)
+    if weighting is None or weighting.needs == "nothing":
+        return
+    if not data.labelled:
+        yield (
+            f"ensemble.weights: {chosen.weights!r} needs labelled texts, data.labelled; "
+            "'uniform' does not"
+        )
+    on_development = weighting.needs == "held_out" and chosen.fit_on == "development"
+    if on_development and not data.development:
+        yield "ensemble.fit_on: 'development' needs data.development; 'folds' does not"
+    if settings.search.label_words != "none" and not on_development:
+        yield (
+            f"ensemble.weights: {chosen.weights!r} would weigh models on the labelled rows that "
+            "search.label_words chose their words on; take 'uniform', or 'fitted' with "
+            'ensemble.fit_on = "development"'
+        )
+
+
+def _search_problems(settings: Settings) -> Iterator[str]:
+    search, demonstrations = settings.search, settings.demonstrations
+    if not settings.data.labelled:
+        for name, on in (
+            ("search.templates", search.templates),
+            ("search.label_words", search.label_words != "none"),
+            ("demonstrations.enabled", demonstrations.enabled),
+        ):
+            if on:
+                yield f"{name}: needs labelled texts, data.labelled"
+    if uses_t5(settings) and not search.t5:
+        yield "search.t5: not set; the generator 't5' needs a model with sentinels, such as t5-base"
+    if demonstrations.enabled and demonstrations.max_tokens <= settings.finetune.max_tokens:
+        yield (
+            f"demonstrations.max_tokens: {demonstrations.max_tokens} leaves no room beside an "
+            f"input of finetune.max_tokens = {settings.finetune.max_tokens}"
+        )

@@ -1,0 +1,95 @@
+"""The values that units take from a run's settings: models, precision, rates, loops."""
+
+from __future__ import annotations
+
+from pet_pipeline.config import Finetune, Optimiser, Settings
+from pet_pipeline.errors import at_place
+from pet_pipeline.hub_datasets import DATASETS, dataset_version
+from pet_pipeline.models import HubModel, ModelFolder, Pretrained, default_rate, find_commit
+from pet_pipeline.models import parse_model as parse
+from pet_pipeline.optimisation import MlmLoss, Optimisation, Tuning
+from pet_pipeline.run import Run
+from pet_pipeline.sources import Source, find_source
+
+
+def base_model(run: Run, settings: Settings) -> Pretrained:
+    """The masked language model that the PVPs start from."""
+    return pinned_model(run, settings.model, "model")
+
+
+def student_model(run: Run, settings: Settings) -> Pretrained:
+    """The encoder of the classifier, and of the baseline it is compared with."""
+    if settings.distill.model:
+        return pinned_model(run, settings.distill.model, "distill.model")
+    return base_model(run, settings)
+
+
+def demonstration_encoder(run: Run, settings: Settings) -> Pretrained:
+    """The encoder that compares rows for demonstrations."""
+    if settings.demonstrations.encoder:
+        return pinned_model(run, settings.demonstrations.encoder, "demonstrations.encoder")
+    return base_model(run, settings)
+
+
+def pinned_model(run: Run, text: str, setting: str) -> Pretrained:
+    """The model that a setting names; of the hub at the commit that the run was begun with.
+
+    A named revision renews the commit. Raises `UserError` about the setting if there is none.
+    """
+    with at_place(setting):
+        model = parse(text)
+        if model.folder is not None:
+            return ModelFolder(model.folder)
+        commit = run.pin(
+            f"{setting} {model.name}",
+            lambda: find_commit(model.name, model.revision),
+            renew=bool(model.revision),
+        )
+        return HubModel(model.name, commit)
+
+
+def pinned_source(run: Run, text: str) -> Source:
+    """The table that a setting names; a data set of the hub at the run's first commit of it."""
+    if not text.startswith(DATASETS):
+        return find_source(text)
+    return find_source(text, run.pin(text, lambda: dataset_version(text)))
+
+
+def precision(run: Run, settings: Settings) -> str:
+    """float32 or bfloat16; "auto" is resolved by the first real run, and kept."""
+    chosen = settings.machine.precision
+    if chosen != "auto":
+        return chosen
+    return run.pin("precision", lambda: "auto" if run.plan else _resolve(run))
+
+
+def optimisation(settings: Settings, section: Optimiser, model: Pretrained) -> Optimisation:
+    """How a section's models are trained; rates of 0 follow the model's hidden size."""
+    return Optimisation(
+        learning_rate=section.learning_rate or settings.learning_rate or default_rate(model),
+        batch_size=section.batch_size,
+        batch_tokens=section.batch_tokens,
+        warmup=section.warmup,
+        weight_decay=section.weight_decay,
+        clip=section.clip,
+        frozen_embeddings=section.frozen_embeddings,
+    )
+
+
+def tuning(settings: Settings, model: Pretrained) -> Tuning:
+    """How a PVP is tuned."""
+    chosen = settings.finetune
+    return Tuning(optimisation(settings, chosen, model), chosen.steps, _mlm_loss(chosen))
+
+
+def _mlm_loss(chosen: Finetune) -> MlmLoss | None:
+    if not chosen.mlm_weight:
+        return None
+    return MlmLoss(chosen.mlm_weight, chosen.mlm_texts, chosen.mlm_masked)
+
+
+def _resolve(run: Run) -> str:
+    from pet_pipeline.compute import Compute
+    from pet_pipeline.inference import resolve_precision
+
+    return resolve_precision(run.compute if isinstance(run.compute, Compute) else Compute())

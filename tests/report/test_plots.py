@@ -1,0 +1,80 @@
+"""The pictures: SVG with the texts that are given, whatever is in them."""
+
+from __future__ import annotations
+
+import re
+
+from report_data import EVIL, MANY, report_data, system
+
+from pet_pipeline.report import plots
+from pet_pipeline.stages.compare_templates import RankedTemplate
+from pet_pipeline.stages.pool_summary import Histogram
+
+
+def texts(svg: str) -> list[str]:
+    """The texts of a picture."""
+    assert svg.startswith("<svg")
+    assert svg.rstrip().endswith("</svg>")
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def template(text: str, **values: object) -> RankedTemplate:
+    given = {"generator": "mlm", "score": 0.0, "log_loss": 0.5, "standard_error": 0.1, **values}
+    return RankedTemplate(text, **given)  # type: ignore[arg-type]
+
+
+def test_systems_have_a_line_each_the_first_at_the_top() -> None:
+    systems = [system("pvp", "first", 2), system("ensemble", "second", 2)]
+    svg = plots.systems_plot(systems, "f1 of 'a$b'")
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)"[^>]*>(?:first|second)<', svg)]
+    names = re.findall(r">(first|second)<", svg)
+    assert dict(zip(names, heights, strict=True))["first"] < max(heights)
+    assert "f1 of 'a$b' (1 is perfect)" in texts(svg)  # no formula
+    assert plots.COLOURS["ensemble"].lower() in svg
+
+
+def test_only_tuned_templates_are_shown_and_kept_ones_have_their_colour() -> None:
+    candidates = [
+        template("{text} {mask}", rounds=2, name="found-1"),
+        template("{mask}: {text}", rounds=1),
+        template("untuned {mask}"),
+    ]
+    svg = plots.templates_plot(candidates)
+    assert {"{text} {mask}", "{mask}: {text}"} <= set(texts(svg))
+    assert "untuned {mask}" not in texts(svg)
+    assert plots.COLOURS["ensemble"].lower() in svg
+    assert plots.COLOURS["ensemble"].lower() not in plots.templates_plot(candidates[1:])
+
+
+def test_a_large_matrix_has_a_scale_instead_of_numbers() -> None:
+    small = texts(plots.confusion_plot([[31, 2], [3, 44]], ["a", "b"], "classifier"))
+    assert {"31", "2", "3", "44", "true label", "predicted label"} <= set(small)
+    large = texts(plots.confusion_plot([[77] * 77] * 77, MANY, "classifier"))
+    assert "77" not in large
+    assert "Confusion of the classifier (test rows)" in large
+
+
+def test_long_and_odd_texts_fit_on_an_axis() -> None:
+    shown = texts(plots.balance_plot({EVIL * 5: 3, "b": 1}, {EVIL * 5: 2.5, "b": 1.5}))
+    long = next(text for text in shown if text.startswith("&lt;script"))
+    assert long.endswith("…")
+    assert {"most probable label", "sum of probabilities"} <= set(shown)
+
+
+def test_a_system_without_details_is_no_obstacle() -> None:
+    data = report_data()
+    assert data.metrics
+    mean = data.metrics.systems[0]
+    bare = type(mean)(**{**vars(mean), "reliability": None})
+    assert "perfectly calibrated" in texts(plots.reliability_plot([bare]))
+
+
+def test_generations_are_numbered_from_0() -> None:
+    ensembles = [system("ensemble", "ensemble", 2, n) for n in range(3)]
+    shown = texts(plots.generations_plot(ensembles, "mcc"))
+    assert {"0", "1", "2", "mcc (1 is perfect)"} <= set(shown)
+
+
+def test_the_same_numbers_give_the_same_bytes() -> None:
+    entropies = Histogram([0.0, 0.3, 0.7], [4, 2])
+    assert plots.entropy_plot(entropies) == plots.entropy_plot(entropies)
