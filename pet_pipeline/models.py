@@ -112,6 +112,7 @@ def find_commit(name: str, revision: str = "") -> str:
         return revision
     from huggingface_hub import model_info
     from huggingface_hub.errors import (
+        GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
         RepositoryNotFoundError,
@@ -119,6 +120,10 @@ def find_commit(name: str, revision: str = "") -> str:
 
     try:
         return str(model_info(name, revision=revision or None, timeout=10).sha)
+    except GatedRepoError as error:
+        raise UserError(
+            f"{name} is a gated model; accept its terms on the hub and log in: hf auth login"
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(f"{name} is not a folder here and not a model of the hub") from error
     except HFValidationError as error:  # "a..b" or 97 characters, for example

@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     HTTPError,
     RepositoryNotFoundError,
@@ -196,6 +197,11 @@ def test_a_whole_commit_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> Non
         (
             refusal(RepositoryNotFoundError, 401),
             "org/some-model is not a folder here and not a model of the hub",
+        ),
+        (
+            refusal(GatedRepoError, 403),
+            "org/some-model is a gated model; accept its terms on the hub and log in: "
+            "hf auth login",
         ),
         (
             refusal(RevisionNotFoundError, 404),
