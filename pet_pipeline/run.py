@@ -26,7 +26,7 @@ from pet_pipeline.units import PlannedUnit, Result, Unit, environment
 
 CONFIG = "config.toml"
 PINS = "pins.json"  # what was looked up once: commits of hub models, the precision
-ATTEMPTS = "attempts.json"  # how often units were forced, and which stages are being forced
+ATTEMPTS = "attempts.json"  # how often units were forced, and which are being forced
 
 
 class Run:
@@ -93,7 +93,7 @@ class Run:
         planned = {name: self._place(stage, name, unit) for name, unit in units.items()}
         self.units += planned.values()
         if self._forced and not self.plan:  # before the work starts: a killed attempt counts too
-            begun = {*self._attempts.unfinished, *self.force}
+            begun = {*self._attempts.unfinished, *self._forced}
             replace(self._attempts, unfinished=tuple(sorted(begun))).write(self.root / ATTEMPTS)
         done = {name: unit.result() for name, unit in planned.items()}
         if self.plan:
@@ -133,8 +133,8 @@ class Run:
         """
         folder = self.root / stage / name
         known, verb = _name(self.root, folder), _verb(stage)
-        named = {verb, stage} & set(self.force)
-        if named - set(self._attempts.unfinished) and known not in self._forced:
+        counted = {*self._attempts.unfinished, *self._forced}
+        if {verb, stage} & set(self.force) and known not in counted:
             self._forced.add(known)
             counts = self._attempts.counts
             counts[known] = counts.get(known, 0) + 1
@@ -201,7 +201,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Attempts:
-    """How often units were forced, by their folder, and the stages that a stopped run forced."""
+    """How often units were forced, by their folder, and those that a stopped run forced."""
 
     counts: dict[str, int]
     unfinished: tuple[str, ...] = ()

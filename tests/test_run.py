@@ -349,7 +349,7 @@ def test_a_forced_attempt_that_is_killed_is_not_forgotten(tmp_path: Path) -> Non
 
     assert go("live") == (0, ["one", "two"])
     assert go("die", "one") == (-signal.SIGKILL, ["one"])
-    begun = {"counts": {"one/all": 1}, "unfinished": ["one"]}
+    begun = {"counts": {"one/all": 1}, "unfinished": ["one/all"]}
     assert json.loads((tmp_path / "run" / ATTEMPTS).read_text()) == begun
     assert (tmp_path / "run/one/all" / RECORD).exists()  # the old result, until there is a new one
     assert go("live") == (0, ["one", "two"])
@@ -374,6 +374,18 @@ def test_a_stopped_forced_run_resumes_by_the_same_command(place: Place, jobs: in
     place.go(jobs=jobs, force=("one",))  # that one was finished, so this is another
     assert place.ran() == ["a", "b", "two"]
     assert place.attempts() == {"gen-0/one/a": 2, "gen-0/one/b": 2}
+
+
+def test_what_a_stopped_forced_run_did_not_reach_is_forced_when_it_resumes(place: Place) -> None:
+    place.go()
+    place.ran()
+    stopped = Run(place.root, force=("one", "two")).__enter__()
+    stopped.do("gen-0/one", place.units("a"))
+    stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert place.ran() == ["a"]
+    place.go(force=("one", "two"))
+    assert place.ran() == ["b", "two"]
+    assert place.attempts() == {"gen-0/one/a": 1, "gen-0/one/b": 1, "two/all": 1}
 
 
 def test_a_folder_with_nothing_but_what_a_killed_start_left_can_be_used(

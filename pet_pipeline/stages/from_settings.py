@@ -5,8 +5,14 @@ from __future__ import annotations
 from pet_pipeline.config import Finetune, Optimiser, Settings
 from pet_pipeline.errors import at_place
 from pet_pipeline.hub_datasets import DATASETS, dataset_version
-from pet_pipeline.models import HubModel, ModelFolder, Pretrained, default_rate, find_commit
-from pet_pipeline.models import parse_model as parse
+from pet_pipeline.models import (
+    HubModel,
+    ModelFolder,
+    Pretrained,
+    default_rate,
+    find_commit,
+    parse_model,
+)
 from pet_pipeline.optimisation import MlmLoss, Optimisation, Tuning
 from pet_pipeline.run import Run
 from pet_pipeline.sources import Source, find_source
@@ -37,7 +43,7 @@ def pinned_model(run: Run, text: str, setting: str) -> Pretrained:
     A named revision renews the commit. Raises `UserError` about the setting if there is none.
     """
     with at_place(setting):
-        model = parse(text)
+        model = parse_model(text)
         if model.folder is not None:
             return ModelFolder(model.folder)
         commit = run.pin(
