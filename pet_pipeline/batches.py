@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,25 @@ def batch_rows(n_rows: int, batch_size: int, *, seed: int, step: int) -> list[in
         epoch, n = divmod(place, n_rows)
         rows.append(int(_order(n_rows, seed, epoch)[n]))
     return rows
+
+
+def balanced_rows(gold: Sequence[int]) -> list[int]:
+    """Row numbers in which every label is as frequent as the most frequent one.
+
+    Rows of rarer labels occur several times, in turn; rows of equally frequent labels once each.
+
+    >>> balanced_rows([0, 0, 0, 1]), balanced_rows([1, 0, 1, 0])
+    ([0, 1, 2, 3, 3, 3], [0, 1, 2, 3])
+    """
+    counts = Counter(gold)
+    most = max(counts.values(), default=0)
+    seen: Counter[int] = Counter()
+    taken = []
+    for row, label in enumerate(gold):
+        times = (most - seen[label] - 1) // counts[label] + 1
+        taken += [row] * times
+        seen[label] += 1
+    return taken
 
 
 def cut_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from torch import Tensor
 from torch.nn import functional
 
-from pet_pipeline.batches import batch_rows, cut_rows
+from pet_pipeline.batches import balanced_rows, batch_rows, cut_rows
 from pet_pipeline.combining import soften
 from pet_pipeline.compute import Compute
 from pet_pipeline.encoded import Encoded, Role
@@ -204,7 +204,10 @@ class Classifier:
         step: int,
     ) -> Iterator[Tensor]:
         """Parts of the mean cross-entropy of a step's rows."""
-        batch = batch_rows(len(gold), optimisation.batch_size, seed=seed, step=step)
+        rows = balanced_rows(gold) if optimisation.balanced else range(len(gold))
+        batch = [
+            rows[n] for n in batch_rows(len(rows), optimisation.batch_size, seed=seed, step=step)
+        ]
         for part in cut_rows(batch, _lengths(inputs), optimisation.batch_tokens):
             logits = self._logits([inputs[n] for n in part])
             targets = torch.tensor([gold[n] for n in part], device=device_of(self.compute))

@@ -68,6 +68,9 @@ class Optimiser(Section):
     frozen_embeddings: bool = Field(
         True, description="keep the word embeddings as they are; halves the time on a CPU"
     )
+    balanced: bool = Field(
+        True, description="labels have equal shares of the labelled rows' batches, also rare ones"
+    )
 
 
 class Search(Section):

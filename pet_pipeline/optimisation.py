@@ -16,6 +16,7 @@ class Optimisation:
     weight_decay: float = 0.01
     clip: float = 1.0
     frozen_embeddings: bool = True
+    balanced: bool = True  # rows of rarer labels are taken more often
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pet_pipeline.batches import batch_rows, cut_batches
+from pet_pipeline.batches import balanced_rows, batch_rows, cut_batches
 from pet_pipeline.calibration import CALIBRATIONS, Prior
 from pet_pipeline.compute import Compute
 from pet_pipeline.demonstrations import Demonstrations, Rows
@@ -111,6 +111,9 @@ class Pvp:
         Returns the mean loss of the last tenth of the steps.
         """
         rows = self.rows(rows)
+        if tuning.optimisation.balanced:
+            taken = balanced_rows(gold)
+            rows, gold = rows.take(taken), [gold[n] for n in taken]
         mlm = tuning.mlm if texts and tuning.mlm and tuning.mlm.weight > 0 else None
 
         def losses(step: int) -> Iterator[Tensor]:

@@ -72,7 +72,7 @@ def tune(
 ) -> float:
     optimisation = Optimisation(**{"learning_rate": 1e-4, "batch_size": 8, **options})
     tuning = Tuning(optimisation, steps, mlm)
-    return pvp.tune(rows, GOLD, tuning, seed=1, texts=texts, checkpoints=checkpoints)
+    return pvp.tune(rows, GOLD[: len(rows)], tuning, seed=1, texts=texts, checkpoints=checkpoints)
 
 
 # Scores

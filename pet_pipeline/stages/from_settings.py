@@ -79,6 +79,7 @@ def optimisation(settings: Settings, section: Optimiser, model: Pretrained) -> O
         weight_decay=section.weight_decay,
         clip=section.clip,
         frozen_embeddings=section.frozen_embeddings,
+        balanced=section.balanced,
     )
 
 
