@@ -16,8 +16,9 @@ import pytest
 from click.testing import Result as Ended
 from typer.testing import CliRunner
 
-from pet_pipeline import cli
 from pet_pipeline.cli import app, command
+from pet_pipeline.commands import run as run_command
+from pet_pipeline.commands.options import program_name
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import UserError
 from pet_pipeline.run import Run
@@ -53,8 +54,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, An
         return opens(settings, **options)
 
     monkeypatch.setattr(Run, "open", open_run)
-    monkeypatch.setattr(cli, "_pet_full", lambda: lambda settings, run: None)
-    monkeypatch.setattr(cli, "_check_stages", lambda run, names: None)
+    monkeypatch.setattr(run_command, "pet_full", lambda: lambda settings, run: None)
+    monkeypatch.setattr(run_command, "_check_stages", lambda run, names: None)
     return calls
 
 
@@ -152,7 +153,7 @@ def test_the_program_is_called_as_it_can_be_typed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin") if place == "first" else "/nowhere")
-    assert cli._program() == name
+    assert program_name() == name
 
 
 @pytest.mark.parametrize(
