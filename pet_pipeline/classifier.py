@@ -14,16 +14,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from pet_pipeline.batches import balanced_rows, batch_rows, cut_rows
-from pet_pipeline.combining import soften
+from pet_pipeline.combining import fit_temperature, soften
 from pet_pipeline.compute import Compute
 from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.encoding import Padding, Tokenizer
+from pet_pipeline.errors import UserError
 from pet_pipeline.inference import collate, device_of, read_rows
-from pet_pipeline.models import ModelFolder, Pretrained
+from pet_pipeline.models import ModelFolder, Pretrained, find_classifier
 from pet_pipeline.optimisation import Distillation, Optimisation
 from pet_pipeline.pretrained import load_classifier, load_tokenizer, new_classifier
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.tables import Floats
+from pet_pipeline.texts import is_empty, text_rows
 from pet_pipeline.training import fit
 
 Texts = Sequence[Mapping[str, str]]
@@ -47,16 +49,30 @@ class SoftLabelled:
 
 
 class Classifier:
-    """A sequence classifier that reads some columns of rows."""
+    """A sequence classifier: its `labels`, and the `columns` of the texts that it reads."""
 
-    def __init__(
+    labels: list[str]
+    columns: list[str]
+
+    def __init__(self, path: Path | str, compute: Compute | None = None):
+        """The finished classifier of a folder, or of a run's folder.
+
+        Raises `UserError` if there is none.
+        """
+        folder = find_classifier(path)
+        model = load_classifier(folder, compute)
+        trained = getattr(model.config, "pet_pipeline", {})
+        columns, max_tokens = trained.get("columns", ["text"]), trained.get("max_tokens", 128)
+        self._set(model, load_tokenizer(ModelFolder(folder)), columns, max_tokens, compute)
+
+    def _set(
         self,
         model: Any,
         tokenizer: Tokenizer,
         columns: Sequence[str],
         max_tokens: int,
-        compute: Compute | None = None,
-    ):
+        compute: Compute | None,
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.columns, self.max_tokens = list(columns), max_tokens
         self.compute = compute or Compute()
@@ -78,16 +94,9 @@ class Classifier:
         """A pretrained encoder with a new head, which starts at random."""
         torch.manual_seed(seed)
         model = new_classifier(base, labels, compute)
-        return cls(model, load_tokenizer(base), columns, max_tokens, compute)
-
-    @classmethod
-    def load(cls, folder: Path | str, compute: Compute | None = None) -> Self:
-        """The finished classifier of a folder; raises `UserError` if there is none."""
-        model = load_classifier(Path(folder), compute)
-        tokenizer = load_tokenizer(ModelFolder(Path(folder)))
-        trained = getattr(model.config, "pet_pipeline", {})
-        columns, max_tokens = trained.get("columns", ["text"]), trained.get("max_tokens", 128)
-        return cls(model, tokenizer, columns, max_tokens, compute)
+        self = cls.__new__(cls)  # not loaded from a folder
+        self._set(model, load_tokenizer(base), columns, max_tokens, compute)
+        return self
 
     def tune(
         self,
@@ -162,12 +171,30 @@ class Classifier:
             checkpoints=checkpoints,
         )
 
-    def predict(self, rows: Texts, what: str = "") -> Floats:
-        """Probabilities (rows, labels) of rows that have the classifier's columns.
+    def predict(self, texts: object, threshold: float = 0.0) -> list[str | None]:
+        """The most probable label of each text; None for empty texts and below the threshold.
 
-        what: name of the progress bar
+        texts: a string, a list of strings or of dicts, or an Arrow or pandas column or table
+        threshold: a text is answered if its highest probability is at least this
+        Raises `UserError` for texts that cannot be read.
         """
-        inputs = self._encode(rows)
+        if not 0 <= threshold <= 1:
+            raise UserError(f"threshold: found {threshold}; give a probability, from 0 to 1")
+        rows = text_rows(texts, self.columns)
+        return [
+            None
+            if is_empty(row, self.columns) or probs.max() < threshold
+            else self.labels[probs.argmax()]
+            for row, probs in zip(rows, self.predict_proba(rows), strict=True)
+        ]
+
+    def predict_proba(self, texts: object, what: str = "") -> Floats:
+        """Probabilities (rows, labels) of texts, as `predict` takes them.
+
+        what: name of the progress bar; without one nothing is shown
+        Raises `UserError` for texts that cannot be read.
+        """
+        inputs = self._encode(text_rows(texts, self.columns))
         if not inputs:
             return np.zeros((0, len(self.labels)), np.float32)
 
@@ -176,6 +203,21 @@ class Classifier:
 
         logits = read_rows(self.model, _lengths(inputs), forward, compute=self.compute, what=what)
         return np.asarray(softmax(logits, axis=-1))
+
+    def calibrate(self, rows: Texts, confidence: float) -> float:
+        """Scale the logits so that the mean highest probability of some rows is `confidence`.
+
+        The last layer takes the temperature in: the model stays an ordinary one. Returns the
+        temperature that the logits were divided by.
+        """
+        logits = np.log(np.clip(self.predict_proba(rows), 1e-30, 1))
+        temperature = fit_temperature(logits, confidence)
+        layers = [m for m in self.model.modules() if isinstance(m, torch.nn.Linear)]
+        last = [layer for layer in layers if layer.out_features == len(self.labels)][-1]
+        with torch.no_grad():
+            for parameter in last.parameters():
+                parameter.div_(temperature)
+        return temperature
 
     def save(self, folder: Path) -> None:
         """Write a classifier that `transformers.pipeline` loads, with the columns it reads."""

@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
 from pet_pipeline.tables import Floats
 
 ALMOST_ZERO = 1e-9  # added to an accuracy, so that models that are never right have weights too
+# How far an ensemble's accuracy is from its models' agreement on the pool: usually little, with a
+# probability of SHARED_MISTAKES further below. Read off runs on five data sets.
+USUAL_DEVIATION = 0.035
+SHARED_MISTAKES = 0.15
+SHARED_EXCESS, SHARED_DEVIATION = 0.1, 0.15
+# How much less often a single model is right than the ensemble, and one tuned on fewer rows.
+SINGLE_LOSS, FRACTION_LOSS = 0.04, 0.08
+MOST_TEMPERATURE = 20.0  # or its inverse: fitted temperatures are between the two
 
 
 @dataclass(frozen=True)
@@ -27,13 +35,17 @@ class Combination:
     weights: tuple[float, ...]
     temperature: float = 1.0
 
+    def mean_scores(self, scores: Sequence[Floats]) -> Floats:
+        """The weighted mean of the models' scores, (rows, labels) of each: (rows, labels)."""
+        weights = np.asarray(self.weights, float)
+        return np.asarray(np.average(np.stack(scores), axis=0, weights=weights))
+
     def soft_labels(self, scores: Sequence[Floats]) -> Floats:
         """softmax(weighted mean of the models' scores / temperature): (rows, labels).
 
         scores: (rows, labels) of each model
         """
-        mean = np.average(np.stack(scores), axis=0, weights=np.asarray(self.weights, float))
-        return np.asarray(softmax(mean / self.temperature, axis=-1))
+        return np.asarray(softmax(self.mean_scores(scores) / self.temperature, axis=-1))
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,72 @@ def fit_combination(scores: Floats, gold: Sequence[int]) -> Combination:
     fitted = minimize(loss, np.zeros(n_models + 1), method="L-BFGS-B").x
     weights = tuple(float(weight) for weight in softmax(fitted[:n_models]))
     return Combination(weights, float(np.exp(fitted[-1])))
+
+
+def pairwise_agreement(scores: Floats) -> float | None:
+    """The fraction of rows on which two models predict the same label, in the mean over pairs.
+
+    Models tuned on the same rows agree about as often as they are right (2106.13799, theorem
+    4.1). scores: (models, rows, labels). None with fewer than two models, or without rows.
+    """
+    votes = scores.argmax(-1)  # (models, rows)
+    n_models, n_rows = votes.shape
+    if n_models < 2 or not n_rows:
+        return None
+    counts = (votes[..., None] == np.arange(scores.shape[-1])).sum(0)  # (rows, labels)
+    pairs = (counts * (counts - 1)).sum() / (n_models * (n_models - 1))
+    return float(pairs / n_rows)
+
+
+def expected_accuracy(
+    agreement: float | None, correct: int, n_rows: int, *, n_labels: int, fraction: float = 0.25
+) -> float | None:
+    """How often an ensemble is right, by its agreement and by rows its models were not tuned on.
+
+    The posterior mean over accuracies from 1 / n_labels to 1. Agreement is mostly near the
+    accuracy, sometimes far above it, where models share their mistakes: a mixture of two normal
+    distributions. `correct` of `n_rows` held-out rows are right, a binomial count; single models
+    tuned without that fraction of the rows made them, so they are right less often. None if
+    nothing is known.
+
+    >>> expected_accuracy(None, 0, 0, n_labels=2) is None
+    True
+    """
+    if agreement is None and not n_rows:
+        return None
+    accuracy = np.linspace(1 / n_labels, 1, 500)
+    prior = np.ones_like(accuracy)
+    if agreement is not None:
+        usual = _normal_density(accuracy, agreement, USUAL_DEVIATION)
+        shared = _normal_density(accuracy, agreement - SHARED_EXCESS, SHARED_DEVIATION)
+        prior = (1 - SHARED_MISTAKES) * usual + SHARED_MISTAKES * shared
+    loss = SINGLE_LOSS + FRACTION_LOSS * fraction
+    held_out = np.clip(accuracy - loss, 1e-3, 1 - 1e-3)
+    log_likelihood = correct * np.log(held_out) + (n_rows - correct) * np.log1p(-held_out)
+    posterior = prior * np.exp(log_likelihood - log_likelihood.max())
+    return float((posterior * accuracy).sum() / posterior.sum())
+
+
+def _normal_density(values: Floats, mean: float, deviation: float) -> Floats:
+    return np.asarray(np.exp(-0.5 * ((values - mean) / deviation) ** 2) / deviation)
+
+
+def fit_temperature(mean_scores: Floats, confidence: float) -> float:
+    """The temperature at which the mean top probability of some rows is `confidence`.
+
+    mean_scores: (rows, labels). The nearest temperature between 1/20 and 20 if none gives it.
+    """
+
+    def excess(log_temperature: float) -> float:
+        probs = softmax(mean_scores / np.exp(log_temperature), axis=-1)
+        return float(probs.max(-1).mean()) - confidence
+
+    low, high = -np.log(MOST_TEMPERATURE), np.log(MOST_TEMPERATURE)
+    if excess(low) <= 0:
+        return 1 / MOST_TEMPERATURE
+    if excess(high) >= 0:
+        return MOST_TEMPERATURE
+    return float(np.exp(brentq(excess, low, high, xtol=1e-6)))
 
 
 def uniform(evidence: Evidence) -> Combination:

@@ -42,7 +42,7 @@ class Data(Section):
     """The tables: Parquet, CSV or JSON lines; a file, a folder, a URL, or datasets:NAME:SPLIT"""
 
     labelled: str = Field("", description='labelled texts; "" for zero-shot')
-    pool: str = Field("", description="unlabelled texts")
+    pool: str = Field("", description='unlabelled texts; "" for the baseline alone')
     test: str = Field("", description='labelled texts to measure on; "" for none')
     development: str = Field("", description="more labelled texts, used only where a setting says")
     columns: dict[str, str] = Field(
@@ -152,6 +152,16 @@ class Ensemble(Section):
         "folds", description="fitted weights: out-of-fold scores, or the development table"
     )
     folds: int = Field(4, ge=2, description="folds of the labelled rows for fitted weights")
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description="of the mean scores; 0 makes the mean confidence the accuracy to be expected",
+    )
+    temperature_folds: int = Field(
+        4,
+        ge=0,
+        description="fine-tunes without a part of the labelled rows that estimate it; 0: none",
+    )
 
 
 class Ipet(Section):
@@ -200,8 +210,16 @@ class Machine(Section):
     batch_tokens: Positive = Field(
         6000, description="tokens in a batch of inference; fewer if memory is short"
     )
-    jobs: Positive = Field(1, description="units at the same time")
-    threads: Count = Field(0, description="threads per unit; 0 is the cores divided by jobs")
+    jobs: Count = Field(
+        0,
+        description="units at the same time; 0 is one per core for a small model on a CPU "
+        "(hidden size up to 512), else 1",
+    )
+    threads: Count = Field(
+        0,
+        description="threads per unit; 0 is one for a small model on a CPU, but every core for "
+        "the distillation, else the cores divided by jobs",
+    )
     checkpoint_seconds: float = Field(
         10.0, ge=0, description="time between checkpoints of the distillation; 0 is every step"
     )
@@ -214,7 +232,11 @@ class Settings(Section):
     (1,)
     """
 
-    task: str = Field("patterns/support", description="folder of the task and its patterns")
+    task: str = Field(
+        "",
+        description="folder of the task and its patterns; "
+        '"" makes one in the run\'s folder from the labelled texts',
+    )
     model: str = Field(
         EMBEDDED_MODEL, description="masked language model: folder, hub name, or NAME@REVISION"
     )
@@ -224,7 +246,9 @@ class Settings(Section):
         description="of all stages; 0 follows the model's hidden size: 3e-4 up to 512, "
         "3e-5 up to 1023, 1e-5 above",
     )
-    output: str = Field("runs/support", description="folder of the run")
+    output: str = Field(
+        "", description='folder of the run; "" is runs/NAME, named like the task or labelled table'
+    )
     data: Data = Field(default_factory=Data)
     search: Search = Field(default_factory=Search)
     demonstrations: Demonstrations = Field(default_factory=Demonstrations)

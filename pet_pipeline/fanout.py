@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 
 from pet_pipeline.errors import UserError
+from pet_pipeline.progress import Line, take_lines
+
+SECONDS_BETWEEN_LOOKS = 0.5  # of a worker at its parent
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What came of a piece of work: its value, or the user's errors that stopped it."""
+    """What came of a piece of work: its value, or the user's errors that stopped it.
+
+    lines: what was said in a worker, which prints nothing
+    """
 
     index: int
     seconds: float
     value: T | None = None
     problems: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
 
 
 def fan_out(works: Sequence[Callable[[], T]], *, jobs: int) -> Iterator[Outcome[T]]:
@@ -33,8 +41,10 @@ def fan_out(works: Sequence[Callable[[], T]], *, jobs: int) -> Iterator[Outcome[
     Errors of the user come back as problems, so that those of all works are shown together; any
     other exception ends the iteration.
     """
-    jobs = max(1, min(jobs, len(works)))
-    options = {"initializer": _keep_worker} if jobs > 1 and _on_loky() else {}
+    # Never fewer workers for fewer works: those that ended would have to load everything again.
+    jobs = max(1, jobs) if len(works) > 1 else 1
+    with_parent = {"initializer": _prepare_worker, "initargs": (os.getpid(),)}
+    options: dict[str, Any] = with_parent if jobs > 1 and _on_loky() else {}
     workers = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered", **options)
     here = Path.cwd()
     yield from workers(delayed(_attempt)(n, work, here) for n, work in enumerate(works))
@@ -54,18 +64,26 @@ def _attempt(index: int, work: Callable[[], T], folder: Path) -> Outcome[T]:
     start = time.time()
     try:
         value = work()
-        return Outcome(index, time.time() - start, value)
+        return Outcome(index, time.time() - start, value, lines=take_lines())
     except UserError as error:
-        return Outcome(index, time.time() - start, problems=error.problems)
+        return Outcome(index, time.time() - start, problems=error.problems, lines=take_lines())
 
 
 def _on_loky() -> bool:
     return type(get_active_backend()[0]).__name__ == "LokyBackend"
 
 
-def _keep_worker() -> None:
+def _prepare_worker(parent: int) -> None:
+    # A run that was killed can be resumed at once: nothing of it is still at work in its folder.
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # loky ends a worker that has grown by 300 MB, which every model does; torch's import would
     # then be paid again for each unit.
     from joblib.externals.loky import process_executor
 
     process_executor._MAX_MEMORY_LEAK_SIZE = 1 << 60
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os._exit(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,9 @@ FORMATS = {
     ".ndjson": "json",
     ".json": "json",
 }
-DELIMITERS = {"csv": ",", "tsv": "\t"}
+DELIMITERS = (",", ";", "\t", "|")
+USUAL = {"csv": ",", "tsv": "\t"}  # delimiters of these formats
+SAMPLE_BYTES = 2**16  # of a CSV file, to see its delimiter by; fields of csv's reader may be longer
 BLOCK_MB = 16  # of CSV or JSON that Arrow parses at once; the limit of a row's length
 ARROW_PREAMBLE = re.compile(
     r"(Error creating dataset\. .* )?Could not open \w+ input source '.*?': (Invalid: )?"
@@ -40,6 +44,15 @@ class Listing:
     paths: dict[str, str]  # one file that is named itself has the name ""
 
 
+def suffix_of(file: str) -> str:
+    """The suffix of a file, whatever its case.
+
+    >>> suffix_of("data/POOL.CSV")
+    '.csv'
+    """
+    return Path(file).suffix.lower()
+
+
 def list_files(source: str) -> Listing:
     """The files with a known suffix that are not hidden below the source, in order.
 
@@ -52,19 +65,63 @@ def list_files(source: str) -> Listing:
         paths = [root] if filesystem.isfile(root) else sorted(filesystem.find(root))
     except (ValueError, ImportError, OSError) as error:
         raise UserError(f"{source}: cannot be read: {first_line(error)}") from None
-    tables = [path for path in paths if Path(path).suffix in FORMATS]
+    tables = [path for path in paths if suffix_of(path) in FORMATS]
     names = {path.removeprefix(root).strip("/"): path for path in tables}
     return Listing(filesystem, {n: path for n, path in names.items() if not is_hidden(n)})
 
 
-def open_file(path: str, filesystem: AbstractFileSystem) -> ds.Dataset:
-    """A file as an Arrow dataset, with a schema of its own."""
-    kind = FORMATS[Path(path).suffix]
+def open_file(
+    path: str, filesystem: AbstractFileSystem, wanted: Collection[str] = ()
+) -> ds.Dataset:
+    """A file as an Arrow dataset, with a schema of its own.
+
+    wanted: names of columns that help to tell which delimiter a CSV file has
+    """
+    kind = FORMATS[suffix_of(path)]
     if kind == "json":
         return _open_json(path, filesystem)
-    if kind in DELIMITERS:
-        return _open_csv(path, filesystem, DELIMITERS[kind])
+    if kind in USUAL:
+        sample = filesystem.head(path, SAMPLE_BYTES).decode("utf-8-sig", errors="replace")
+        return _open_csv(path, filesystem, find_delimiter(sample, wanted, usual=USUAL[kind]))
     return ds.dataset([path], format=kind, filesystem=filesystem)
+
+
+def find_delimiter(sample: str, wanted: Collection[str] = (), *, usual: str = ",") -> str:
+    """The delimiter of a CSV file, told by its first lines.
+
+    It is the one by which most of the wanted columns are in the header; of several, one that
+    gives every row as many fields as the header, more than one; then the one with the most
+    columns; then the usual one.
+
+    >>> find_delimiter("text;label\\nyes, good;happy\\n"), find_delimiter("text\\na|b\\n")
+    (';', ',')
+    """
+
+    def rank(delimiter: str) -> tuple[int, bool, int]:
+        header, *rows = _fields(sample, delimiter) or [[]]
+        if not sample.endswith("\n"):  # the file may continue in the middle of the last row
+            rows = rows[:-1]
+        even = len(header) > 1 and all(len(row) == len(header) for row in rows)
+        return len(set(wanted) & set(header)), even, len(header)
+
+    return max(dict.fromkeys((usual, *DELIMITERS)), key=rank)
+
+
+def delimiter_of(dataset: ds.Dataset) -> str | None:
+    """The delimiter that a dataset of `open_file` is read with; None if it is not CSV."""
+    form = getattr(dataset, "format", None)
+    return form.parse_options.delimiter if isinstance(form, ds.CsvFileFormat) else None
+
+
+def as_written(kind: pa.DataType) -> pa.DataType:
+    """A type that Arrow infers from JSON, with strings for dates and for what has no value."""
+    if pa.types.is_timestamp(kind) or pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(as_written(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(as_written(field.type)) for field in kind])
+    return kind
 
 
 @contextmanager
@@ -90,12 +147,22 @@ def first_line(error: Exception) -> str:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "straddling object" in line:
         return f"a row is longer than {BLOCK_MB} MB"
+    if "invalid UTF8" in line:
+        return "is not UTF-8 text; save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+    counts = re.search(r"Expected (\d+) columns, got (\d+)", line)
+    if counts and int(counts[2]) > int(counts[1]):
+        line += "; put texts that contain the delimiter in double quotes"
     return ARROW_PREAMBLE.sub("", line)
 
 
 def _neighbours(source: str) -> str:
     remote = "://" in source
     return "" if remote else nearest(source, sorted(map(str, Path(source).parent.glob("*"))))
+
+
+def _fields(sample: str, delimiter: str) -> list[list[str]]:
+    """The fields of each line that is not empty; delimiters and line ends in quotes are text."""
+    return [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if row]
 
 
 def _open_csv(path: str, filesystem: AbstractFileSystem, delimiter: str) -> ds.Dataset:
@@ -133,10 +200,5 @@ def _open_json(path: str, filesystem: AbstractFileSystem) -> ds.Dataset:
     options = pyarrow.json.ReadOptions(block_size=BLOCK_MB * 2**20)
     form = ds.JsonFileFormat(read_options=options)
     inferred = ds.dataset([path], format=form, filesystem=filesystem).schema
-    fields = [
-        field.with_type(pa.string())
-        if pa.types.is_timestamp(field.type) or pa.types.is_null(field.type)
-        else field
-        for field in inferred
-    ]
+    fields = [field.with_type(as_written(field.type)) for field in inferred]
     return ds.dataset([path], schema=pa.schema(fields), format=form, filesystem=filesystem)

@@ -11,13 +11,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+Kind = Literal["value", "added", "removed", "order", "content", "result"]
 
 Identity = dict[str, Any]  # JSON: stage, version, attempt and fingerprinted parameters
 
-REASONS = {"result": "made by a unit that has changed", "sha256": "its content has changed"}
+KINDS: dict[str, Kind] = {"result": "result", "sha256": "content"}  # by a fingerprint's only entry
 
 
 @runtime_checkable
@@ -57,9 +59,37 @@ def key_of(identity: Identity) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def changes(old: Identity, new: Identity) -> list[str]:
-    """What differs between two identities, a line for each difference."""
-    return list(_changes(old, new, ""))
+@dataclass(frozen=True)
+class Change:
+    """A difference between two identities.
+
+    kind: "result" is one that another unit made, "content" that of files
+    thing: the named part that it is in, with the field or the list: ("pattern", "colon")
+    """
+
+    path: tuple[str, ...]
+    kind: Kind
+    old: Any = None
+    new: Any = None
+    thing: tuple[str, str] | None = None
+
+
+def changes(old: Identity, new: Identity) -> list[Change]:
+    """What differs between two identities; empty exactly if their keys are equal."""
+    return list(_changes(old, new, (), None))
+
+
+def results_in(fingerprinted: object) -> Iterator[str]:
+    """The keys of the results in a fingerprint or an identity."""
+    if isinstance(fingerprinted, dict):
+        if _kind(fingerprinted) == "result":
+            yield from fingerprinted.values()
+            return
+        for value in fingerprinted.values():
+            yield from results_in(value)
+    elif isinstance(fingerprinted, list):
+        for value in fingerprinted:
+            yield from results_in(value)
 
 
 def digest(path: Path) -> str:
@@ -87,40 +117,90 @@ class _Absent:
     def __repr__(self) -> str:
         return "absent"
 
+    __str__ = __repr__
+
 
 _ABSENT = _Absent()
 
 
-def _changes(old: object, new: object, where: str) -> Iterator[str]:
-    place = where.removeprefix("params.")
-    kind = _kind(old)
-    if kind and kind == _kind(new):
-        if old != new:
-            yield f"{place}: {REASONS[kind]}"
+def _changes(
+    old: object, new: object, path: tuple[str, ...], thing: tuple[str, str] | None
+) -> Iterator[Change]:
+    if _ABSENT not in (old, new) and _written(old) == _written(new):
+        return
+    if (kind := _kind(old)) and kind == _kind(new):
+        yield Change(path, kind, old, new, thing)
+    elif len(path) > 1 and (_has_files(old) or _has_files(new)):
+        yield Change(path, "content", old, new, thing)
+    elif len(path) > 1 and _name(old) and _name(new) and _name(old) != _name(new):
+        yield Change(path, "value", _name(old), _name(new), thing)
     elif isinstance(old, dict) and isinstance(new, dict):
         for key in old | new:
-            inner = f"{where}.{key}" if where else key
-            yield from _changes(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            one, other = old.get(key, _ABSENT), new.get(key, _ABSENT)
+            same = _name(one) if path and _name(one) == _name(other) else ""
+            yield from _changes(one, other, (*path, key), thing or ((key, same) if same else None))
+    elif isinstance(old, list) and isinstance(new, list):
+        yield from _list_changes(old, new, path, thing)
+    else:
+        yield Change(path, _plain_kind(old, new), old, new, thing)
+
+
+def _list_changes(
+    old: list[Any], new: list[Any], path: tuple[str, ...], thing: tuple[str, str] | None
+) -> Iterator[Change]:
+    before, after = _by_name(old), _by_name(new)
+    if before and after:
+        for name in before | after:
+            one, other = before.get(name, _ABSENT), after.get(name, _ABSENT)
+            named = thing or (path[-1].removesuffix("s") if path else "", name)
+            yield from _changes(one, other, (*path, name), named)
+        if list(before) != list(after) and set(before) == set(after):
+            yield Change(path, "order", list(before), list(after), thing)
+    elif len(old) == len(new):
         for n, (one, other) in enumerate(zip(old, new, strict=True)):
-            yield from _changes(one, other, f"{where}[{n}]")
-    elif where == "attempt":
-        if old != new:
-            old, new = (0 if n is _ABSENT else n for n in (old, new))
-            yield f"attempt: {old} -> {new} (forced)"
-    elif repr(old) != repr(new):  # 1, 1.0 and True are equal; the keys made from them are not
-        yield f"{place}: {_brief(old)} -> {_brief(new)}"
+            yield from _changes(one, other, (*path, str(n)), thing)
+    else:
+        results = old + new and all(_kind(value) == "result" for value in old + new)
+        yield Change(path, "result" if results else "value", old, new, thing)
 
 
-def _kind(value: object) -> str | None:
+def _written(value: object) -> str:
+    return json.dumps(value, sort_keys=True)  # 1, 1.0 and True are equal; their keys are not
+
+
+def _kind(value: object) -> Kind | None:
     """Whether a fingerprint is that of a result or of a file, by the name of its only entry."""
     if isinstance(value, dict) and len(value) == 1:
-        kind, content = next(iter(value.items()))
-        if kind in REASONS and isinstance(content, str):
-            return str(kind)
+        name, content = next(iter(value.items()))
+        return KINDS.get(name) if isinstance(content, str) else None
     return None
 
 
-def _brief(value: object, limit: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _has_files(value: object) -> bool:
+    """Whether a fingerprint is that of a folder's files, by name."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(_kind(content) == "content" for content in value.values())
+    )
+
+
+def _plain_kind(old: object, new: object) -> Kind:
+    """Whether a value became another one, or a part with values of its own came or went."""
+    if (old is None or old is _ABSENT) and isinstance(new, dict | list):
+        return "added"
+    if (new is None or new is _ABSENT) and isinstance(old, dict | list):
+        return "removed"
+    return "value"
+
+
+def _name(value: object) -> str:
+    """The name of a part that has one."""
+    name = value.get("name") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _by_name(values: list[Any]) -> dict[str, Any]:
+    """The items of a list by their names; empty unless each has one of its own."""
+    named = {name: value for value in values if (name := _name(value))}
+    return named if len(named) == len(values) else {}

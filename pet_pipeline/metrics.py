@@ -1,4 +1,4 @@
-"""How good predictions are: accuracy, F1, MCC, calibration error, and intervals around them."""
+"""How good predictions are: accuracy, F1, calibration error, coverage, with their intervals."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ from pet_pipeline.tables import Floats
 Indices = Sequence[int] | np.ndarray[Any, Any]
 Metric = Callable[..., float]  # (gold, predicted, weights=None), all (rows,)
 RESAMPLES = 500
+# Of the coverage curve, the roundest first: few enough to read, fine enough near certainty.
+THRESHOLDS = (
+    *(n / 10 for n in range(10)),
+    *(n / 20 for n in range(1, 20, 2)),
+    *(n / 50 for n in range(26, 45) if n % 5),
+    *(n / 100 for n in range(91, 100) if n % 5),
+    *(0.995, 0.998, 0.999, 0.9995, 0.9999),
+)
 
 
 def accuracy(gold: Indices, predicted: Indices, weights: Indices | None = None) -> float:
@@ -57,6 +65,20 @@ def metric_title(metric: str, labels: Sequence[str]) -> str:
     return f"f1 of {labels[1]!r}" if metric == "f1" else metric
 
 
+def percent(fraction: float) -> str:
+    """A fraction as a whole percentage, with a decimal where it would seem to be 0 or 100.
+
+    >>> percent(0.734), percent(1.0), percent(0.998), percent(0.9999)
+    ('73 %', '100 %', '99.8 %', 'over 99.9 %')
+    """
+    value = 100 * fraction
+    if 99.5 <= value < 100 or 0 < value < 0.5:
+        if value > 99.9:
+            return "over 99.9 %"
+        return "under 0.1 %" if value < 0.1 else f"{value:.1f} %"
+    return f"{value:.0f} %"
+
+
 @dataclass(frozen=True)
 class Measured:
     """A metric with its 95 % interval over test splits like this one."""
@@ -80,8 +102,7 @@ def measure(metric: str, gold: Indices, predicted: Indices, n_labels: int) -> Me
     value = METRICS[metric](gold, predicted)
     counts = np.asarray(confusion(gold, predicted, n_labels))
     if metric == "accuracy":
-        interval = binomtest(int(counts.trace()), int(counts.sum())).proportion_ci(method="wilson")
-        return Measured(value, float(interval.low), float(interval.high))
+        return proportion(int(counts.trace()), int(counts.sum()))
     rng = np.random.default_rng(0)
     sizes = counts.sum(1)
     fractions = counts / np.maximum(sizes, 1)[:, None]
@@ -92,6 +113,17 @@ def measure(metric: str, gold: Indices, predicted: Indices, n_labels: int) -> Me
     bounds = np.quantile(resampled, [0.025, 0.975]) + value - np.mean(resampled)
     low, high = (float(bound) for bound in np.clip(bounds, -1 if metric == "mcc" else 0, 1))
     return Measured(value, min(low, value), max(high, value))
+
+
+def proportion(successes: int, rows: int) -> Measured:
+    """A fraction of at least one row, with Wilson's 95 % interval.
+
+    >>> eight = proportion(8, 10)
+    >>> eight.value, round(eight.low, 3), round(eight.high, 3)
+    (0.8, 0.49, 0.943)
+    """
+    interval = binomtest(successes, rows).proportion_ci(method="wilson")
+    return Measured(successes / rows, float(interval.low), float(interval.high))
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
@@ -141,6 +173,118 @@ def calibration_error(probs: Floats, gold: Indices, n_bins: int = 10) -> float:
     bins = reliability(probs, gold, n_bins)
     gap = sum(b.rows * abs(b.accuracy - b.confidence) for b in bins)
     return gap / max(1, sum(b.rows for b in bins))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two systems on the same rows: those that only one of them gets right."""
+
+    gained: int  # right with the first alone
+    lost: int  # right with the second alone
+    p_value: float  # of McNemar's exact test that both are as good
+
+
+def paired(gold: Indices, first: Indices, second: Indices) -> Paired:
+    """McNemar's exact test of two systems' predicted labels; all (rows,).
+
+    >>> paired([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 1])
+    Paired(gained=2, lost=1, p_value=1.0)
+    """
+    one, other = (np.asarray(predicted) == np.asarray(gold) for predicted in (first, second))
+    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return Paired(gained, lost, p_value)
+
+
+@dataclass(frozen=True)
+class CoveragePoint:
+    """The rows that are answered at a threshold: those whose top probability is not below it."""
+
+    threshold: float
+    coverage: float  # fraction of all rows
+    accuracy: float  # of the answered rows
+    low: float  # of its 95 % interval
+    high: float
+    rows: int  # answered
+
+
+def coverage_curve(probs: Floats, gold: Indices) -> list[CoveragePoint]:
+    """Accuracy against coverage at round thresholds, from 0, where every row is answered.
+
+    Of thresholds that answer the same rows the roundest stands for all; none answers no row.
+    probs: (rows, labels); gold: (rows,)
+    """
+    confidence, right = probs.max(1), probs.argmax(1) == np.asarray(gold)
+    thresholds: dict[int, float] = {}  # by the number of rows that they answer
+    for threshold in THRESHOLDS:
+        thresholds.setdefault(int((confidence >= threshold).sum()), threshold)
+    points = []
+    for rows, threshold in sorted(thresholds.items(), reverse=True):
+        if rows:
+            correct = proportion(int(right[confidence >= threshold].sum()), rows)
+            points.append(
+                CoveragePoint(
+                    threshold=threshold,
+                    coverage=rows / len(right),
+                    accuracy=correct.value,
+                    low=correct.low,
+                    high=correct.high,
+                    rows=rows,
+                )
+            )
+    return points
+
+
+def coverage_at(points: Sequence[CoveragePoint], wished: float) -> CoveragePoint | None:
+    """The point of the largest coverage whose accuracy is as wished, or more; None if none is."""
+    return max((p for p in points if p.accuracy >= wished), key=lambda p: p.rows, default=None)
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """How well one label is predicted; None where there is no row to tell by."""
+
+    label: str
+    gold: int  # rows that have it
+    predicted: int  # rows that it is predicted for
+    right: int  # rows of which both are true
+    precision: Measured | None
+    recall: Measured | None
+    f1: Measured | None
+
+
+def label_qualities(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> list[LabelQuality]:
+    """Precision, recall and F1 of each label, with 95 % intervals.
+
+    counts: (labels, labels) rows by gold label, then predicted label
+    """
+    table = np.asarray(counts)
+    right, gold, predicted = (c.tolist() for c in (table.diagonal(), table.sum(1), table.sum(0)))
+    return [
+        LabelQuality(
+            label=label,
+            gold=gold[n],
+            predicted=predicted[n],
+            right=right[n],
+            precision=proportion(right[n], predicted[n]) if predicted[n] else None,
+            recall=proportion(right[n], gold[n]) if gold[n] else None,
+            f1=_f1_of_label(right[n], gold[n] + predicted[n] - right[n]),
+        )
+        for n, label in enumerate(labels)
+    ]
+
+
+def _f1_of_label(right: int, rows: int) -> Measured | None:
+    """F1 of a label with the interval of Wilson's indirect method (2309.14621).
+
+    rows: those that have the label or that it is predicted for. F1 grows with the fraction of
+    these that is right, so the interval of the one is that of the other. Unlike a bootstrap's it
+    is no single point where few rows are all right or all wrong.
+    """
+    if not rows:
+        return None
+    found = proportion(right, rows)
+    return Measured(*(2 * v / (1 + v) for v in (found.value, found.low, found.high)))
 
 
 def _f1_score(

@@ -231,21 +231,23 @@ def token_logits(
         output.last_hidden_state = hidden[positions[:, 0], positions[:, 1]].unsqueeze(0)
         return output
 
-    def take_features(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        features.append(args[0])
-        return (args[0][..., :0, :], *args[1:])
+    def take_features(hidden: Tensor) -> Tensor:
+        features.append(hidden)
+        return hidden.new_empty((*hidden.shape[:-2], 0, model.config.vocab_size))
 
     decoder = model.get_output_embeddings()
     # Some heads (DeBERTa-v2's newer one) name another layer: then the head's own logits serve.
     known = decoder is not None and decoder.weight.shape[0] == model.config.vocab_size
     hooks = [model.base_model.register_forward_hook(keep_positions)]
-    if known:
-        hooks.append(decoder.register_forward_pre_hook(take_features))
+    if known:  # not by a hook: the decoder would still cast its whole matrix to bfloat16
+        decoder.forward = take_features
     try:
         output = model(**inputs)
     finally:
         for hook in hooks:
             hook.remove()
+        if known:
+            del decoder.forward
     if not known:
         logits: Tensor = output.logits.squeeze(0)
         return (logits if columns is None else logits[:, columns]).float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -18,6 +19,8 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 CONFIG = "config.json"
+RUN_SETTINGS = "config.toml"  # what a run's folder is known by
+CLASSIFIER, BASELINE = "distill/classifier", "baseline/classifier"  # where a run has them
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 TOKENIZER = (
@@ -140,6 +143,35 @@ def find_commit(name: str, revision: str = "") -> str:
         return commit
 
 
+def find_classifier(path: Path | str) -> Path:
+    """The folder of a finished classifier: this one, or that inside a run's folder.
+
+    Of a run without a pool it is the baseline.
+
+    Raises `UserError` if neither is there.
+    """
+    folder = Path(path).expanduser()
+    if (folder / CONFIG).exists():
+        return folder
+    if (folder / CLASSIFIER / CONFIG).exists():
+        return folder / CLASSIFIER
+    if (folder / RUN_SETTINGS).exists():
+        has_baseline = (folder / BASELINE / CONFIG).exists()
+        settings = tomllib.loads((folder / RUN_SETTINGS).read_text("utf-8"))
+        if has_baseline and not settings.get("data", {}).get("pool"):
+            return folder / BASELINE
+        raise UserError(
+            f"{folder}: a run without a finished classifier (no {CLASSIFIER}); finish the run, "
+            "with distill.enabled = true"
+            + (f", or take its baseline, {folder / BASELINE}" if has_baseline else "")
+        )
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the folder of a classifier or of a run")
+    raise UserError(
+        f"{folder}: no classifier; name the folder of a run, or the one that its last lines show"
+    )
+
+
 def default_rate(model: Pretrained) -> float:
     """The learning rate for a model's hidden size: larger models take smaller steps."""
     width = hidden_size(model)
@@ -163,6 +195,21 @@ def hidden_size(model: Pretrained) -> int:
     if not isinstance(config, dict):
         raise UserError(f"{model}: {CONFIG} has no settings of a model")
     return next((int(config[key]) for key in WIDTHS if isinstance(config.get(key), int)), 768)
+
+
+def known_hidden_size(text: str) -> int | None:
+    """The hidden size of the model that a setting names; None if its configuration is not here.
+
+    Nothing is fetched, and nothing is said of models that do not exist.
+    """
+    try:
+        model = parse_model(text)
+        if model.folder is not None:
+            return hidden_size(ModelFolder(model.folder))
+        commit = _cached_commit(model.name, model.revision)
+        return hidden_size(HubModel(model.name, commit)) if commit else None
+    except (UserError, ValueError):  # a name that the hub's library refuses
+        return None
 
 
 def has_safetensors(folder: Path) -> bool:

@@ -136,8 +136,6 @@ def load_seq2seq(model: Pretrained, compute: Compute | None = None) -> Any:
 
 def load_classifier(folder: Path, compute: Compute | None = None) -> Any:
     """A finished classifier in float32; raises `UserError` if the folder has none."""
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: no classifier; name the folder that a run's last lines show")
     loaded, info = _load(AutoModelForSequenceClassification, ModelFolder(folder), compute)
     if info["missing_keys"]:
         raise UserError(f"{folder}: a model without a classification head; name a classifier")

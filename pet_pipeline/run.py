@@ -15,17 +15,24 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from pet_pipeline.compute import Compute
+from pet_pipeline.compute import Compute, count_jobs
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import UserError, raise_all
 from pet_pipeline.fanout import fan_out
 from pet_pipeline.files import write_text
-from pet_pipeline.progress import duration, progress, say
-from pet_pipeline.settings import write_settings
+from pet_pipeline.keys import results_in
+from pet_pipeline.models import known_hidden_size
+from pet_pipeline.progress import progress, repeat
+from pet_pipeline.reasons import reasons, waiting
+from pet_pipeline.schedule import Schedule
+from pet_pipeline.settings import run_folder, write_settings
 from pet_pipeline.units import PlannedUnit, Result, Unit, environment
 
 CONFIG = "config.toml"
-PINS = "pins.json"  # what was looked up once: commits of hub models, the precision
+PINS = "pins.json"  # what was found once: commits of hub models, the precision, a name
+LOCK = ".lock"
+OWN_TASK = "task"  # the folder of a task that was made for this run alone
+SOME = 10  # units that a message names
 ATTEMPTS = "attempts.json"  # how often units were forced, and which are being forced
 
 
@@ -33,8 +40,9 @@ class Run:
     """A run directory, held by one process.
 
     With `plan`, nothing is run or written: every unit is only looked up, so that a pipeline
-    shows what it would do. `until` and `force` name a stage, "finetune", or a stage of one
-    generation, "gen-1/finetune". `compute` is handed to the units as it is.
+    shows what it would do. `until`, `only` and `force` name a stage, "finetune", or a stage of
+    one generation, "gen-1/finetune". With `only`, other stages are not run, and `plan` is set
+    once a result of theirs is not there. `compute` is handed to the units as it is.
     """
 
     def __init__(
@@ -46,16 +54,20 @@ class Run:
         config: str = "",
         plan: bool = False,
         until: str | None = None,
+        only: str | None = None,
         force: tuple[str, ...] = (),
     ):
-        self.root, self.plan, self.until, self.force = root, plan, until, force
+        self.root, self.plan, self.until, self.only, self.force = root, plan, until, only, force
         self.compute, self.jobs = compute, jobs
         self.units: list[PlannedUnit] = []
+        self.dry = plan
+        self._places: dict[Path, tuple[str, str]] = {}  # folder -> stage, name
+        self._schedule = Schedule(jobs)
         self._attempts = Attempts.read(root / ATTEMPTS)
         self._forced: set[str] = set()  # units whose attempt was counted up in this run
         self._last: str | None = None  # the stage to stop after, once it was reached
         self._config = config
-        self._lock = FileLock(root / ".lock", timeout=0)
+        self._lock = FileLock(root / LOCK, timeout=0)
 
     @classmethod
     def open(
@@ -64,23 +76,40 @@ class Run:
         *,
         plan: bool = False,
         until: str | None = None,
+        only: str | None = None,
         force: tuple[str, ...] = (),
     ) -> Self:
-        """The run that settings describe, in its folder `settings.output`.
+        """The run that settings describe, in its folder, `settings.output` or `runs/NAME`.
 
         Raises `UserError` if the folder holds something else.
         """
-        root = Path(settings.output)
+        root = run_folder(settings)
         _check_folder(root, settings)
+        hidden_size = known_hidden_size(settings.model)
         return cls(
             root,
-            compute=Compute.of(settings.machine),
-            jobs=settings.machine.jobs,
-            config=write_settings(settings),
+            compute=Compute.of(settings.machine, hidden_size),
+            jobs=count_jobs(settings.machine, hidden_size),
+            config=write_settings(settings.model_copy(update={"output": str(root)})),
             plan=plan,
             until=until,
+            only=only,
             force=force,
         )
+
+    def expect(self, planned: Run) -> None:
+        """Take the units to do of a plan with the same options for all that this run will do."""
+        units: dict[tuple[str, str], PlannedUnit] = {}
+        reached = False
+        for unit in planned.units:
+            stage, name = planned.place_of(unit)
+            last = self.until in (_verb(stage), stage)
+            if reached and not last:
+                break
+            reached = last
+            if planned.covers(unit) and not unit.result():
+                units[stage, name] = unit
+        self._schedule.expect(units)
 
     def do(self, stage: str, units: Mapping[str, Unit]) -> dict[str, Result]:
         """Each unit's result, by name and in the order given; run unless it is done.
@@ -92,13 +121,18 @@ class Run:
             raise _Until
         planned = {name: self._place(stage, name, unit) for name, unit in units.items()}
         self.units += planned.values()
-        if self._forced and not self.plan:  # before the work starts: a killed attempt counts too
+        if self._forced and not self.dry:  # before the work starts: a killed attempt counts too
             begun = {*self._attempts.unfinished, *self._forced}
             replace(self._attempts, unfinished=tuple(sorted(begun))).write(self.root / ATTEMPTS)
         done = {name: unit.result() for name, unit in planned.items()}
-        if self.plan:
+        undone = {name: unit for name, unit in planned.items() if not done[name]}
+        covered = not self.only or self.only in (_verb(stage), stage)
+        if self.only and covered:
+            self._check_alone(list(undone.values()))
+        if self.dry or not covered:
+            self.plan = self.plan or bool(undone)
             return {n: done[n] or Result(unit.dir, unit.key, {}) for n, unit in planned.items()}
-        self._run(stage, {n: unit for n, unit in planned.items() if not done[n]}, done)
+        self._run(stage, undone, done)
         if self.until in (_verb(stage), stage):
             self._last = stage
         return {name: result for name, result in done.items() if result}
@@ -112,7 +146,7 @@ class Run:
         if name in pins and not renew:
             return pins[name]
         pins[name] = value()
-        if not self.plan:
+        if not self.dry:
             write_text(self.root / PINS, json.dumps(pins, indent=1))
         return pins[name]
 
@@ -126,15 +160,39 @@ class Run:
         """Whether the user asked for this unit to be done again."""
         return _name(self.root, planned.dir) in self._forced
 
+    def covers(self, planned: PlannedUnit) -> bool:
+        """Whether this run does a unit if it is to do, or another stage is the only one."""
+        return not self.only or self.only in (planned.stage, self.place_of(planned)[0])
+
+    def place_of(self, planned: PlannedUnit) -> tuple[str, str]:
+        """A unit's stage, "gen-0/finetune", and its name there."""
+        return self._places[planned.dir]
+
+    def why(self, planned: PlannedUnit) -> list[str]:
+        """Why the result in a unit's folder does not count any more; empty if there is none.
+
+        What was changed for this unit; only if that is nothing, the results that it is made from.
+        """
+        changes = planned.changes()
+        own = reasons(planned.stage, changes)
+        if own or not changes:
+            return own
+        old = {key for change in changes for key in results_in(change.old)}
+        new = {key for change in changes for key in results_in(change.new)} - old
+        made_by = {_name(self.root, u.dir): bool(u.result()) for u in self.units if u.key in new}
+        return [waiting(made_by)]
+
     def _place(self, stage: str, name: str, unit: Unit) -> PlannedUnit:
         """A unit in its folder; a forced one counts up its attempt, once in a run.
 
         A forced run that was stopped is resumed by the same command: what it has done stays.
         """
         folder = self.root / stage / name
+        self._places[folder] = stage, name
         known, verb = _name(self.root, folder), _verb(stage)
         counted = {*self._attempts.unfinished, *self._forced}
-        if {verb, stage} & set(self.force) and known not in counted:
+        covered = not self.only or self.only in (verb, stage)
+        if covered and {verb, stage} & set(self.force) and known not in counted:
             self._forced.add(known)
             counts = self._attempts.counts
             counts[known] = counts.get(known, 0) + 1
@@ -146,25 +204,48 @@ class Run:
         if not units:
             return
         self.log("stage", stage=stage, units=len(units), skipped=len(done) - len(units))
-        start = time.monotonic()
+        self._schedule.begin(stage, units)
         names = list(units)
         works = [functools.partial(unit.run, self.compute) for unit in units.values()]
         problems: list[str] = []
-        with progress(stage, len(units), "units", lines=False) as advance:
+        left = self._schedule.left
+        with progress(stage, len(units), "units", lines=False, note=left) as advance:
             for n, outcome in enumerate(fan_out(works, jobs=self.jobs), 1):
                 advance(1)
+                repeat(outcome.lines)
                 if outcome.value is None:
                     problems += outcome.problems
                     continue
-                result = done[names[outcome.index]] = outcome.value
+                name = names[outcome.index]
+                result = done[name] = outcome.value
                 seconds = round(outcome.seconds, 3)
                 self.log("unit", stage=stage, unit=result.dir.name, seconds=seconds)
-                left = (time.monotonic() - start) / n * (len(units) - n)
-                say(f"[{n}/{len(units)}] {_line(stage, result, seconds, left)}")
+                self._schedule.finish((stage, name), result, seconds, (n, len(units)))
+        self._schedule.pause()
         raise_all(problems)
 
+    def _check_alone(self, undone: list[PlannedUnit]) -> None:
+        """Raise `UserError` if units of other stages are to be done before these can be."""
+        by_key = {unit.key: unit for unit in self.units}
+        first: set[str] = set()
+        while undone:
+            for key in results_in(undone.pop().identity):
+                unit = by_key.get(key)
+                if unit and key not in first and not unit.result():
+                    first.add(key)
+                    undone.append(unit)
+        others = [unit for unit in self.units if unit.key in first and not self.covers(unit)]
+        if others:
+            names = list(dict.fromkeys(_name(self.root, unit.dir) for unit in others))
+            more = f" and {len(names) - SOME} more" if len(names) > SOME else ""
+            units = "1 unit has" if len(names) == 1 else f"{len(names)} units have"
+            raise UserError(
+                f"--only {self.only}: {units} to run first: {', '.join(names[:SOME])}{more}; "
+                f"run without --only, or with --until {self.only}"
+            )
+
     def __enter__(self) -> Self:
-        if self.plan:
+        if self.dry:
             return self
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -183,12 +264,18 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> bool:
         stopped = kind is _Until
-        if not self.plan:
-            if kind is None:
+        if not self.dry:
+            if kind is None or stopped:
+                self._schedule.end()
+            if kind is None and not self.only:
                 self._sweep()
             if (self._forced or self._attempts.unfinished) and (kind is None or stopped):
-                replace(self._attempts, unfinished=()).write(self.root / ATTEMPTS)
-            self.log("end", error=None if kind is None or stopped else repr(error))
+                done = {_name(self.root, unit.dir) for unit in self.units if self.covers(unit)}
+                left = tuple(name for name in self._attempts.unfinished if name not in done)
+                replace(self._attempts, unfinished=left).write(self.root / ATTEMPTS)
+            seconds = {name: round(t.seconds, 1) for name, t in self._schedule.totals.items()}
+            failed = None if kind is None or stopped else repr(error)
+            self.log("end", error=failed, seconds=seconds)
             self._lock.release()
         return stopped
 
@@ -229,18 +316,6 @@ def _name(root: Path, folder: Path) -> str:
     return folder.relative_to(root).as_posix()
 
 
-def _line(stage: str, result: Result, seconds: float, left: float) -> str:
-    name = result.dir.name
-    title = stage if name == stage else f"{stage} {name}"
-    summary = "  ".join(
-        f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}"
-        for k, v in result.info.items()
-        if isinstance(v, int | float | str)
-    )
-    more = f"  {duration(left)} left" if left else ""
-    return f"{title:<34} {duration(seconds):>8}  {summary}{more}"
-
-
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(file.read_text("utf-8"))
@@ -259,9 +334,10 @@ def _check_folder(root: Path, settings: Settings) -> None:
             other = str(tomllib.loads(config.read_text("utf-8")).get("task", ""))
         except ValueError as error:
             raise UserError(f"{config}: {error}; name another folder") from None
-        if Path(other).resolve() != Path(settings.task).resolve():
+        tasks = [Path(task or root / OWN_TASK) for task in (other, settings.task)]
+        if tasks[0].resolve() != tasks[1].resolve():
             raise UserError(
-                f"output: {root} is the run of another task, {other}; name another folder"
+                f"output: {root} is the run of another task, {tasks[0]}; name another folder"
             )
     elif root.is_dir() and any(not p.name.startswith(".") for p in root.iterdir()):
         raise UserError(

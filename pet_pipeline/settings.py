@@ -13,6 +13,11 @@ from pydantic import BaseModel, ValidationError
 from pet_pipeline.config import RENAMED, Section, Settings
 from pet_pipeline.errors import UserError, nearest, raise_all
 
+NO_TASK = (
+    "task: not set, and no labelled texts to make one from; name the folder of a task, "
+    "--task FOLDER, which zero-shot runs need, or give --labelled FILE"
+)
+
 
 def read_settings(
     file: Path | None = None,
@@ -61,6 +66,35 @@ def write_settings(settings: Settings) -> str:
             document.add(tomlkit.nl())
             document.add(name, table)
     return tomlkit.dumps(document)
+
+
+def run_folder(settings: Settings) -> Path:
+    """The folder of the run: the one that is set, or one in `runs`.
+
+    That is named like the task's folder, or the labelled table that a task is made from. Raises
+    `UserError` if there is neither.
+
+    >>> run_folder(Settings(task="patterns/mood")).as_posix()
+    'runs/mood'
+    """
+    if settings.output:
+        return Path(settings.output)
+    if settings.task:
+        return Path("runs", Path(settings.task).resolve().name)
+    if settings.data.labelled:
+        return Path("runs", table_name(settings.data.labelled))
+    raise UserError(NO_TASK)
+
+
+def table_name(source: str) -> str:
+    """A table's name: of a file or folder without the suffix, of a data set without its owner.
+
+    >>> table_name("data/mood.csv"), table_name("datasets:me/mood:train")
+    ('mood', 'mood')
+    """
+    if source.startswith("datasets:"):
+        source = source.split(":")[1]
+    return Path(source.rstrip("/")).stem or "table"
 
 
 def _simple(section: Section) -> Iterator[tuple[str, Any]]:

@@ -12,8 +12,11 @@ from rich.table import Table
 from pet_pipeline.metrics import metric_title
 from pet_pipeline.patterns import Pattern, Task
 from pet_pipeline.progress import duration
+from pet_pipeline.remarks import remarks
 from pet_pipeline.run import Run
+from pet_pipeline.stages.ensemble import read_ensemble
 from pet_pipeline.stages.evaluate import METRICS_FILE, Metrics, read_metrics
+from pet_pipeline.stages.merge_labels import own_labelled
 from pet_pipeline.units import PlannedUnit, read_record
 
 console = Console()
@@ -31,13 +34,13 @@ class DescribedPattern:
 def unit_states(run: Run) -> list[tuple[PlannedUnit, str, str]]:
     """Each unit of a plan with its state, done, stale or to do, and the time, reason or size."""
     states = []
-    for unit in {unit.dir: unit for unit in run.units}.values():
+    for unit in {unit.dir: unit for unit in run.units if run.covers(unit)}.values():
         if run.is_forced(unit):
             states.append((unit, "to do", ", ".join(filter(None, ["forced", unit.unit.size()]))))
         elif unit.result():
             seconds = (read_record(unit.dir) or {}).get("seconds", 0.0)
             states.append((unit, "done", duration(seconds)))
-        elif why := unit.why():
+        elif why := run.why(unit):
             states.append((unit, "stale", "; ".join(filter(None, [*why, unit.unit.size()]))))
         else:
             states.append((unit, "to do", unit.unit.size()))
@@ -51,10 +54,13 @@ def print_units(run: Run) -> None:
     states = unit_states(run)
     for unit, state, more in states:
         coloured = f"[{colour[state]}]{state}[/]"
-        table.add_row(_stage_of(run, unit), unit.dir.name, coloured, escape(more))
+        table.add_row(run.place_of(unit)[0], unit.dir.name, coloured, escape(more))
     console.print(table)
     counts = {name: sum(state == name for _, state, _ in states) for name in colour}
     console.print(", ".join(f"{n} {name}" for name, n in counts.items() if n) or "no units")
+    if (file := own_labelled(run)).exists():
+        note = f"labelled rows: {file}, in place of data.labelled"
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_results(run: Run, program: str) -> None:
@@ -63,17 +69,21 @@ def print_results(run: Run, program: str) -> None:
     console.print()
     if "evaluate" in units and (result := units["evaluate"].result()):
         console.print(_results_table(read_metrics(result)))
+    for remark in _remarks(units):
+        console.print(f"[yellow]note[/] {escape(remark)}", soft_wrap=True, highlight=False)
+    alone = {"distill", "ensemble"}.isdisjoint(units)  # without a pool, the baseline is for use
     for stage, name, file in (
         ("search", "patterns", ""),
         ("distill", "classifier", ""),
+        *([("baseline", "baseline", "")] if alone else []),
         ("ensemble", "soft labels", ""),
         ("evaluate", "metrics", METRICS_FILE),
         ("report", "report", "index.html"),
     ):
         if stage in units:
             console.print(f"{name:<12} {units[stage].dir / file}", soft_wrap=True, highlight=False)
-    if "distill" in units:
-        command = f'{program} predict {units["distill"].dir} --text "..."'
+    if classifier := units.get("baseline" if alone else "distill"):
+        command = f'{program} predict {classifier.dir} --text "..."'
         console.print(f"{'try it':<12} {command}", soft_wrap=True, highlight=False)
 
 
@@ -97,10 +107,15 @@ def print_patterns(
         console.print()
 
 
-def print_prediction(text: str, labels: Sequence[str], probs: Sequence[float]) -> None:
-    """The labels of a text, the most probable first."""
+def print_prediction(text: str, probs: Mapping[str, float], why_empty: str | None = None) -> None:
+    """The labels of a text by their probabilities, the most probable first.
+
+    why_empty: the reason if none of them is given
+    """
     console.print(escape(text), highlight=False)
-    for label, p in sorted(zip(labels, probs, strict=True), key=lambda pair: -pair[1]):
+    if why_empty:
+        console.print(f"  no label: {escape(why_empty)}", highlight=False)
+    for label, p in sorted(probs.items(), key=lambda pair: -pair[1]):
         bar = "█" * round(30 * p)
         console.print(f"  {escape(label):<24} {p:6.1%} {bar}", highlight=False)
 
@@ -121,6 +136,17 @@ def _words_table(pattern: Pattern, description: DescribedPattern | None) -> Tabl
             cells.append(f"{prior[n]:.3f}")
         table.add_row(*(escape(cell) for cell in cells))
     return table
+
+
+def _remarks(units: Mapping[str, PlannedUnit]) -> list[str]:
+    """What looks wrong in the results; units: the finished ones, by stage."""
+    evaluated, combined = (
+        units[stage].result() if stage in units else None for stage in ("evaluate", "ensemble")
+    )
+    return remarks(
+        read_metrics(evaluated) if evaluated else None,
+        read_ensemble(combined) if combined else None,
+    )
 
 
 def _results_table(metrics: Metrics) -> Table:
@@ -148,11 +174,6 @@ def _results_table(metrics: Metrics) -> Table:
         table.caption = "in brackets: the range of the single PVPs"
         table.caption_justify = "left"
     return table
-
-
-def _stage_of(run: Run, unit: PlannedUnit) -> str:
-    folder = unit.dir.parent.relative_to(run.root).as_posix()
-    return unit.stage if folder == "." else folder
 
 
 def _shortened(text: str, limit: int = 400) -> str:

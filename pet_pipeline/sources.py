@@ -6,26 +6,32 @@ or `datasets:NAME[:CONFIG]:SPLIT`. Tables are streamed; a batch at a time is in 
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
+from pet_pipeline.columns import how_to_map, likely_columns
 from pet_pipeline.errors import UserError, listed, nearest, raise_all
-from pet_pipeline.files import replace_file
-from pet_pipeline.formats import FORMATS, list_files, open_file, reading
+from pet_pipeline.formats import (
+    DELIMITERS,
+    FORMATS,
+    delimiter_of,
+    list_files,
+    open_file,
+    reading,
+    suffix_of,
+)
 from pet_pipeline.hub_datasets import DATASETS, dataset_version, load_dataset
-from pet_pipeline.tables import COMPRESSION
 
 BATCH_ROWS = 8192
-MAPPING = 'data.columns = {text = "..."}'
+SEEN = 20  # columns of a table that a message names
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,6 @@ def find_source(source: str, version: str = "") -> Source:
     return Folder(path, tuple(path / name for name in list_files(source).paths))
 
 
-def source_files(source: str) -> list[str]:
-    """The paths of the files that are read, in order; none for a `datasets:` source.
-
-    Raises `UserError` if there is no such file or folder.
-    """
-    return [] if source.startswith(DATASETS) else list(list_files(source).paths.values())
-
-
 def check_source(
     source: str,
     columns: Sequence[str],
@@ -88,29 +86,33 @@ def check_source(
     *,
     labelled: bool,
     place: str,
-    mapping: str = MAPPING,
+    mapping: str = "",
 ) -> list[str]:
     """The problems that keep a source from being read as a table; reads schemas, no rows.
 
     columns: the task's text columns; names: the names that the source has for some of them;
-    place: what messages begin with; mapping: how such names are given
+    place: what messages begin with; mapping: how a NAME is given for a COLUMN, if not
+    with the options of `pet run`
     """
+    layout = _Layout(tuple(columns), dict(names), labelled=labelled)
     try:
-        shards = _open(source)
+        shards = _open(source, layout)
     except UserError as error:
         return [f"{place}: {problem}" for problem in error.problems]
-    layout = _Layout(tuple(columns), dict(names), labelled=labelled)
-    hint = "" if names else f"; or map it: {mapping}"
-    return [f"{place}: {problem}" for problem in _column_problems(source, shards, layout, hint)]
+    return [f"{place}: {problem}" for problem in _column_problems(source, shards, layout, mapping)]
 
 
-def count_rows(source: Source) -> int:
+def count_rows(
+    source: Source, columns: Sequence[str] = (), names: Mapping[str, str] | None = None
+) -> int:
     """The number of rows of a source; from the metadata if it is Parquet.
 
+    columns, names: as for `read_batches`, so that a CSV file is read with the same delimiter.
     Raises `UserError` if it cannot be read.
     """
     total = 0
-    for shard in _open(str(source), _version(source)):
+    layout = _Layout(tuple(columns), dict(names or {}), labelled=False)
+    for shard in _open(str(source), layout, _version(source)):
         with reading(shard.place):
             total += int(shard.dataset.count_rows())
     return total
@@ -121,12 +123,13 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of `id`, the text columns, and `label` if labels are given, in the source's order.
 
+    labels: those that are allowed; () allows any
     Texts are strings, nulls empty; labels are names. Ids are strings or integers, made from the
     row number where there are none. Raises `UserError` for a column that is missing, a file that
     cannot be read and, after the last batch, for labels that are not among `labels`.
     """
-    shards = _open(str(source), _version(source))
     layout = _Layout(tuple(columns), dict(names), labelled=labels is not None)
+    shards = _open(str(source), layout, _version(source))
     raise_all(_column_problems(str(source), shards, layout))
     integers = all(pa.types.is_integer(s.type_of(layout.id) or pa.int64()) for s in shards)
     unknown: Counter[str] = Counter()
@@ -134,43 +137,21 @@ def read_batches(
     for shard in shards:
         for batch in _read_shard(shard, layout, start, integers=integers):
             start += batch.num_rows
-            if labels is not None:
+            if labels:
                 unknown.update(v for v in batch["label"].to_pylist() if v not in labels)
             yield batch
     raise_all(_unknown_labels(source, unknown, labels or ()))
 
 
-def save_table(table: object, folder: Path | str, name: str, *, column: str = "text") -> str:
-    """The path of a table in memory, saved as a Parquet file in `folder`, to be used as a source.
+def open_datasets(
+    source: Source, columns: Sequence[str], names: Mapping[str, str]
+) -> list[tuple[str, ds.Dataset]]:
+    """The files of a source, in order: what messages call each, and its Arrow dataset.
 
-    table: Arrow table, pandas frame, list of dicts, mapping of lists, or list of texts (which
-    become the column `column`). Raises `UserError` for anything else.
+    columns, names: as for `read_batches`. Raises `UserError` if there is none that can be read.
     """
-    arrow = _arrow_table(table, name, column)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.parquet"
-    partial = folder / f".{name}.partial"
-    pq.write_table(arrow, partial, compression=COMPRESSION)
-    replace_file(partial, file)
-    return str(file)
-
-
-def _arrow_table(table: Any, name: str, column: str) -> pa.Table:
-    if isinstance(table, pa.Table):
-        return table
-    if isinstance(table, Mapping):
-        return pa.table(dict(table))
-    if isinstance(table, list):
-        if table and all(isinstance(text, str) for text in table):
-            return pa.table({column: table})
-        return pa.Table.from_pylist(table)
-    if hasattr(table, "columns") and hasattr(table, "iloc"):
-        return pa.Table.from_pandas(table, preserve_index=False)
-    raise UserError(
-        f"{name}: an object of type {type(table).__name__} is not a table; give an Arrow table, "
-        "a pandas frame, a list of dicts or a list of texts"
-    )
+    layout = _Layout(tuple(columns), dict(names), labelled=False)
+    return [(s.place, s.dataset) for s in _open(str(source), layout, _version(source))]
 
 
 @dataclass(frozen=True)
@@ -194,9 +175,18 @@ class _Layout:
         return {column: self.names.get(column, column) for column in self.columns}
 
     @property
+    def wanted(self) -> set[str]:
+        """The columns that tell which delimiter a CSV file has, labelled or not."""
+        return {*self.texts.values(), self.label, self.id}
+
+    @property
     def needed(self) -> list[str]:
         """The columns that every shard must have."""
         return list(dict.fromkeys([*self.texts.values(), *[self.label] * self.labelled]))
+
+    def column_of(self, name: str) -> str:
+        """The column that a source's column is read as: a text column's name, or label."""
+        return next((c for c, own in self.texts.items() if own == name), "label")
 
 
 @dataclass(frozen=True)
@@ -218,14 +208,48 @@ class _Shard:
 
 
 def _column_problems(
-    source: str, shards: Sequence[_Shard], layout: _Layout, hint: str = ""
+    source: str, shards: Sequence[_Shard], layout: _Layout, mapping: str | None = None
 ) -> Iterator[str]:
-    for column in layout.needed:
-        if all(column not in shard.columns for shard in shards):
-            yield f"{source} has no column {column!r}{nearest(column, shards[0].columns)}{hint}"
+    """What keeps the shards from being one table; mapping: as of `check_source`, if it is said."""
+    missing = [n for n in layout.needed if all(n not in shard.columns for shard in shards)]
+    for name in layout.needed:
+        if name in missing:
+            remedy = "" if mapping is None else _remedy(layout, name, missing, shards[0], mapping)
+            yield f"{source} has no column {name!r}; {_seen(shards[0])}{remedy}"
         else:
-            yield from _uneven(source, shards, column, "every shard needs it")
+            yield from _uneven(source, shards, name, "every shard needs it")
     yield from _uneven(source, shards, layout.id, "give all shards ids or none")
+
+
+def _seen(shard: _Shard) -> str:
+    """The columns of a shard; of CSV, with the delimiter that they were read with."""
+    names, delimiter = shard.columns, delimiter_of(shard.dataset)
+    more = f" and {len(names) - SEEN} more" if len(names) > SEEN else ""
+    seen = f"it has {listed(names[:SEEN])}{more}"
+    if delimiter is None:
+        return seen
+    if len(names) == 1:
+        return f"no delimiter ({listed(DELIMITERS)}) was found, and {seen}"
+    return f"with the delimiter {delimiter!r} {seen}"
+
+
+def _remedy(layout: _Layout, name: str, missing: Sequence[str], shard: _Shard, mapping: str) -> str:
+    """How to say which column of a table is meant by one that it does not have."""
+    column, names = layout.column_of(name), shard.columns
+    if column in layout.names:
+        close = difflib.get_close_matches(name, names, n=1)
+        shared = "" if mapping else "; data.columns is for all tables: rename it in this one"
+        return f"; did you mean {close[0]!r}?" if close else shared
+    taken = {layout.id, layout.label, *layout.texts.values()} & set(names)
+    if not set(names) - taken:
+        return ""
+    likely = likely_columns(map(layout.column_of, missing), names, taken)
+    if mapping:
+        way = mapping.replace("COLUMN", column).replace("NAME", likely.get(column, "NAME"))
+    else:
+        known = {c: own if own in names else "NAME" for c, own in layout.texts.items()}
+        way = how_to_map(column, known, likely)
+    return f"; if it is {likely[column]!r}, add {way}" if column in likely else f"; name it: {way}"
 
 
 def _uneven(source: str, shards: Sequence[_Shard], column: str, remedy: str) -> Iterator[str]:
@@ -254,7 +278,7 @@ def _read_shard(
                 ids = batch[layout.id].cast(pa.int64() if integers else pa.string())
             else:
                 ids = pa.array(range(start, start + batch.num_rows))
-            texts = {column: _text(batch[name]) for column, name in layout.texts.items()}
+            texts = {column: text_values(batch[name]) for column, name in layout.texts.items()}
             arrays = {"id": ids, **texts}
             if layout.labelled:
                 arrays["label"] = _labels(batch[layout.label], classes)
@@ -264,7 +288,8 @@ def _read_shard(
             yield table
 
 
-def _text(column: pa.Array) -> pa.Array:
+def text_values(column: pa.Array) -> pa.Array:
+    """The values of a column as strings; nulls are empty."""
     return pc.fill_null(column.cast(pa.string()), "")
 
 
@@ -274,7 +299,7 @@ def _labels(column: pa.Array, classes: list[str] | None) -> pa.Array:
         column = pa.array(classes, pa.string()).take(known)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    return _text(column)
+    return text_values(column)
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
@@ -300,12 +325,12 @@ def _version(source: Source) -> str:
     return source.version if isinstance(source, Remote) else ""
 
 
-def _open(source: str, version: str = "") -> list[_Shard]:
+def _open(source: str, layout: _Layout, version: str = "") -> list[_Shard]:
     """The files of a source, each with its own schema, in order; at least one."""
     if source.startswith(DATASETS):
         return [_Shard(source, source, load_dataset(source, version))]
     listing = list_files(source)
-    kinds = {FORMATS[Path(path).suffix] for path in listing.paths.values()}
+    kinds = {FORMATS[suffix_of(path)] for path in listing.paths.values()}
     if len(kinds) != 1:
         found = listed(sorted(kinds)) if kinds else "no table"
         raise UserError(f"{source}: {found} found; one of {listed(FORMATS)} is needed")
@@ -313,7 +338,8 @@ def _open(source: str, version: str = "") -> list[_Shard]:
     for name, path in listing.paths.items():
         place = f"{source}: {name}" if name else source
         with reading(place):
-            shards.append(_Shard(name or source, place, open_file(path, listing.filesystem)))
+            opened = open_file(path, listing.filesystem, layout.wanted)
+            shards.append(_Shard(name or source, place, opened))
     return shards
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,27 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"), key=lambda file: (len(file.name), file.name))
 
 
-def write_shards(batches: Iterable[pa.RecordBatch], folder: Path, rows: int) -> int:
-    """Write batches as shards of `rows` rows each; returns the number of rows."""
+def write_shards(
+    batches: Iterable[pa.RecordBatch],
+    folder: Path,
+    rows: int,
+    *,
+    keep: Callable[[pa.Table], npt.NDArray[np.bool_]] | None = None,
+) -> int:
+    """Write batches as shards of `rows` rows each; returns the number of rows written.
+
+    keep: which rows (rows,) of a shard are written; shards are cut as if all were
+    """
     total = 0
-    for index, table in enumerate(_resized(batches, rows)):
+    for index, table in enumerate(resized(batches, rows)):
+        if keep is not None:
+            table = table.filter(pa.array(keep(table)))
         pq.write_table(table, folder / part_name(index), compression=COMPRESSION)
         total += table.num_rows
     return total
 
 
-def _resized(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+def resized(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """The rows of the batches in tables of `rows` rows; the last may have fewer."""
     buffer: list[pa.RecordBatch] = []
     buffered = 0

@@ -21,7 +21,8 @@ from pet_pipeline.compute import Compute
 from pet_pipeline.files import replace_file
 from pet_pipeline.inference import autocast, device_of
 from pet_pipeline.optimisation import Optimisation
-from pet_pipeline.progress import progress, say
+from pet_pipeline.pace import Pace
+from pet_pipeline.progress import progress, warn
 from pet_pipeline.seeds import seed_from
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -51,6 +52,7 @@ def fit(
     adam = _adamw(model, optimisation)
     history = _restore(checkpoints, model, adam) if checkpoints else []
     due = time.monotonic() + compute.checkpoint_seconds
+    pace = Pace()
     with progress(what, steps, "steps") as advance:
         advance(len(history))
         for step in range(len(history), steps):
@@ -60,11 +62,11 @@ def fit(
                 group["lr"] = rate
             history.append(_update(model, adam, losses(step), optimisation.clip, compute))
             advance(1)
+            if (times := pace.step(time.monotonic())) and device_of(compute).type == "cpu":
+                warn(_slow(what, times, compute))
             if checkpoints and time.monotonic() >= due:
                 due = _save(checkpoints, model, adam, history, compute.checkpoint_seconds)
     model.eval()
-    if checkpoints:
-        (checkpoints / CHECKPOINT).unlink(missing_ok=True)
     recent = history[-max(1, steps // 10) :]
     return float(np.mean(recent)) if recent else 0.0
 
@@ -77,17 +79,28 @@ def _update(
     compute: Compute,
 ) -> float:
     total = 0.0
-    while True:
-        with autocast(compute):
-            loss = next(parts, None)
-        if loss is None:
-            break
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
+    with autocast(compute):  # around all parts: each weight is cast once
+        for loss in parts:
+            with torch.autocast(loss.device.type, enabled=False):
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     adam.step()
     adam.zero_grad(set_to_none=True)
     return total
+
+
+def _slow(what: str, times: float, compute: Compute) -> str:
+    """Why steps may have become slow, and what to set."""
+    advice = (
+        "a thread that waits for another suffers most, so set machine.threads = 1"
+        if compute.threads != 1
+        else "fewer units at the same time leave more to each, so lower machine.jobs"
+    )
+    return (
+        f"  {what}: steps take {times:.0f} times as long as at first; if other programs use the "
+        f"same cores: {advice}"
+    )
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:
@@ -139,7 +152,7 @@ def _restore(folder: Path, model: Any, adam: torch.optim.AdamW) -> list[float]:
     try:
         return _load_checkpoint(file, model, adam)
     except SafetensorError as error:
-        say(f"  {file}: damaged ({error}); the training starts again")
+        warn(f"  {file}: damaged ({error}); the training starts again")
         file.unlink()
         return []
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pet_pipeline.files import sync, sync_file
-from pet_pipeline.keys import Identity, changes, fingerprint, key_of
+from pet_pipeline.keys import Change, Identity, changes, fingerprint, key_of
 
 Info = dict[str, Any]  # what a unit says of its result, as JSON
 
 RECORD = "unit.json"  # written last: a folder without it is not a result
+SOME_ROWS = 50.0  # what a unit costs that says nothing of it
 PACKAGES = ("pet_pipeline", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
@@ -31,6 +32,7 @@ class Unit(ABC):
 
     version: ClassVar[int] = 1
     resumable: ClassVar[bool] = False
+    figure: ClassVar[str] = ""  # the entry of the info that sums up a stage, as a mean of its units
 
     @abstractmethod
     def work(self, out: Path, compute: Any) -> Info:
@@ -42,6 +44,10 @@ class Unit(ABC):
     def size(self) -> str:
         """How much work it is, for a plan; empty if there is nothing to say."""
         return ""
+
+    def cost(self) -> float:
+        """How long it takes, as the number of rows that a model reads in that time, about."""
+        return SOME_ROWS
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class PlannedUnit:
         same = found is not None and found["key"] == self.key
         return Result(self.dir, self.key, found["info"]) if found and same else None
 
-    def why(self) -> list[str]:
+    def changes(self) -> list[Change]:
         """What differs between this unit and the result in the folder; empty if nothing does."""
         found = read_record(self.dir)
         return changes(found["identity"], self.identity) if found else []

@@ -2,7 +2,7 @@
 
     python pipelines/pet_full.py data/support/demo.toml     the demo
     python pipelines/pet_full.py my.toml                    your settings (`pet config > my.toml`)
-    python pipelines/pet_full.py --task patterns/mine --labelled l.csv --pool p.csv --test t.csv
+    python pipelines/pet_full.py --labelled l.csv --pool p.csv --test t.csv
 
 Run the same command again to resume after a stop. Copy this file and change it.
 """
@@ -20,9 +20,9 @@ from pet_pipeline import (
     ensemble,
     evaluate,
     find_patterns,
+    find_task,
     finetune,
     grow,
-    load_task,
     prepare,
     read_metrics,
     write_report,
@@ -31,13 +31,14 @@ from pet_pipeline import (
 
 def pet_full(settings: Settings, run: Run) -> Metrics | None:
     """Few labels and a pool of unlabelled text in, a text classifier and a report out."""
-    task = load_task(settings.task)
+    task = find_task(run, settings)
     tables = prepare(run, task, settings)
     searched = find_patterns(run, task, tables, settings)  # LM-BFF's, if the settings ask for them
     task = searched.task
     inputs = encode(run, task, tables, settings)
     generations: list[Generation] = []
-    for number in range(settings.ipet.generations + 1):
+    # Without a pool there is nothing to annotate and distil: the baseline is all there is.
+    for number in range(settings.ipet.generations + 1 if tables.pool else 0):
         added = {}
         if number > 0:  # iPET: the models of the last generation label more rows for this one
             added = grow(run, task, generations[-1].scores, inputs, settings, generation=number)
@@ -45,7 +46,9 @@ def pet_full(settings: Settings, run: Run) -> Metrics | None:
         scores = annotate(run, task, models, inputs, settings, generation=number)
         soft = ensemble(run, task, scores, inputs, settings, generation=number, added=added)
         generations.append(Generation(number, scores, soft, added))
-    classifier = distill(run, task, generations[-1].soft, inputs, settings)
+    classifier = None
+    if generations:
+        classifier = distill(run, task, generations[-1].soft, inputs, settings)
     supervised = baseline(run, task, inputs, settings)
     metrics = evaluate(
         run, task, generations, inputs, settings, classifier=classifier, baseline=supervised

@@ -95,9 +95,10 @@ def tiny_settings(
             "output": str(tmp_path / "run"),
             "data": {name: tiny_tables[name] for name in ("labelled", "pool", "test")},
             "finetune": {"steps": 3, "batch_size": 4, "max_tokens": 48},
+            "ensemble": {"temperature_folds": 0},
             "distill": {"steps": 4, "batch_size": 4, "max_tokens": 48},
             "baseline": {"steps": 3, "batch_size": 4, "max_tokens": 48},
-            "machine": {"threads": 1, "precision": "float32", "device": "cpu"},
+            "machine": {"threads": 1, "jobs": 1, "precision": "float32", "device": "cpu"},
         }
         for name, value in sections.items():
             raw[name] = {**raw.get(name, {}), **value} if isinstance(value, dict) else value

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pet_pipeline.batches import FEW_TOKENS, SHORTEST_SHARE, batch_rows, cut_batches, cut_rows
+from pet_pipeline.batches import (
+    FEW_TOKENS,
+    SHORTEST_SHARE,
+    balanced_rows,
+    batch_rows,
+    cut_batches,
+    cut_rows,
+)
 
 
 @given(st.integers(1, 40), st.integers(1, 17), st.integers(0, 99))
@@ -28,6 +37,38 @@ def test_each_pass_and_each_seed_has_its_own_order() -> None:
 
 def test_a_step_may_be_larger_than_the_table() -> None:
     assert sorted(batch_rows(2, 6, seed=1, step=5)) == [0, 0, 0, 1, 1, 1]
+
+
+LABELS = st.lists(st.integers(0, 4), max_size=40)
+
+
+@given(LABELS)
+def test_balanced_rows_have_every_label_equally_often(gold: list[int]) -> None:
+    taken = balanced_rows(gold)
+    largest = max(Counter(gold).values(), default=0)
+    assert Counter(gold[row] for row in taken) == dict.fromkeys(gold, largest)
+
+
+@given(LABELS)
+def test_balanced_rows_repeat_the_rows_of_a_label_equally_often(gold: list[int]) -> None:
+    times = Counter(balanced_rows(gold))
+    assert set(times) == set(range(len(gold)))
+    for label in set(gold):
+        own = [times[row] for row, found in enumerate(gold) if found == label]
+        assert max(own) - min(own) <= 1
+
+
+@given(st.permutations([0, 1, 2] * 4))
+def test_rows_of_equally_frequent_labels_are_taken_as_they_are(gold: list[int]) -> None:
+    assert balanced_rows(gold) == list(range(len(gold)))
+
+
+@given(st.integers(0, 99))
+def test_a_pass_over_balanced_rows_shows_every_label_equally_often(seed: int) -> None:
+    gold = [0] * 8 + [1, 2, 3]
+    taken = balanced_rows(gold)
+    drawn = [row for step in range(4) for row in batch_rows(len(taken), 8, seed=seed, step=step)]
+    assert Counter(gold[taken[n]] for n in drawn) == {0: 8, 1: 8, 2: 8, 3: 8}
 
 
 @given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))

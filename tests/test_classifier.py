@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from testing import CPU, HAPPY, SAD, sharpened
+from scipy.special import softmax
+from testing import ARCHITECTURES, CPU, HAPPY, SAD, sharpened
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, pipeline
@@ -52,8 +54,8 @@ def scores_of(classifier: Classifier, theirs: list[dict[str, Any]]) -> list[floa
 
 def test_transformers_gives_the_same_labels_and_scores(tiny_mlm: Path, tmp_path: Path) -> None:
     folder = saved(tiny_mlm, tmp_path, ["text"])
-    classifier = Classifier.load(folder, CPU)
-    probs = classifier.predict(ROWS)
+    classifier = Classifier(folder, CPU)
+    probs = classifier.predict_proba(ROWS)
     assert classifier.labels == ["sad", "happy", "so so"]
     assert classifier.columns == ["text"]
     assert classifier.max_tokens == 16
@@ -69,10 +71,10 @@ def test_a_text_with_special_tokens_has_the_same_scores_in_transformers(
     mlm_of: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     folder = saved(mlm_of(name), tmp_path, ["text"])
-    classifier = Classifier.load(folder, CPU)
+    classifier = Classifier(folder, CPU)
     special = [classifier.tokenizer.mask_token, classifier.tokenizer.sep_token]
     texts = [f"the film {token} was" for token in special] + [f"a {special[1]} {special[0]}"]
-    probs = classifier.predict([{"text": text} for text in texts])
+    probs = classifier.predict_proba([{"text": text} for text in texts])
     theirs = pipeline("text-classification", model=str(folder), top_k=None)(texts)
     for row, found in zip(probs, theirs, strict=True):
         assert scores_of(classifier, found) == pytest.approx(row.tolist(), abs=1e-5)
@@ -87,20 +89,20 @@ def test_a_text_with_special_tokens_has_the_same_scores_in_transformers(
 
 
 def test_a_classifier_that_is_saved_again_is_the_same(tiny_mlm: Path, tmp_path: Path) -> None:
-    first = Classifier.load(saved(tiny_mlm, tmp_path / "first", ["a", "b"]), CPU)
+    first = Classifier(saved(tiny_mlm, tmp_path / "first", ["a", "b"]), CPU)
     rows = [{"a": "the [MASK]", "b": "was good"}]
-    probs = first.predict(rows)
+    probs = first.predict_proba(rows)
     first.save(tmp_path / "second")
-    second = Classifier.load(tmp_path / "second", CPU)
-    assert np.array_equal(second.predict(rows), probs)
-    assert np.array_equal(first.predict(rows), probs)
+    second = Classifier(tmp_path / "second", CPU)
+    assert np.array_equal(second.predict_proba(rows), probs)
+    assert np.array_equal(first.predict_proba(rows), probs)
     assert (second.columns, second.max_tokens) == (["a", "b"], 16)
     assert AutoTokenizer.from_pretrained(tmp_path / "second").split_special_tokens
 
 
 def test_pairs_are_read_as_pairs(tiny_mlm: Path, tmp_path: Path) -> None:
-    classifier = Classifier.load(saved(tiny_mlm, tmp_path, ["a", "b"]), CPU)
-    probs = classifier.predict([{"a": "the film", "b": "was good"}])
+    classifier = Classifier(saved(tiny_mlm, tmp_path, ["a", "b"]), CPU)
+    probs = classifier.predict_proba([{"a": "the film", "b": "was good"}])
     theirs = pipeline("text-classification", model=str(tmp_path), top_k=None)
     found = theirs({"text": "the film", "text_pair": "was good"})
     assert scores_of(classifier, found) == pytest.approx(probs[0].tolist(), abs=1e-5)
@@ -113,8 +115,8 @@ def test_probabilities_keep_their_order_in_any_batches(tiny_mlm: Path) -> None:
     assert np.diff(np.sort(expected[:, 0])).min() > 1e-5
     for batch_tokens in (1, 20, 6000):
         classifier.compute = replace(CPU, batch_tokens=batch_tokens)
-        np.testing.assert_allclose(classifier.predict(ROWS), expected, atol=1e-4)
-    assert classifier.predict([]).shape == (0, 2)
+        np.testing.assert_allclose(classifier.predict_proba(ROWS), expected, atol=1e-4)
+    assert classifier.predict_proba([]).shape == (0, 2)
 
 
 def test_long_texts_are_cut_and_special_words_are_text(tiny_mlm: Path) -> None:
@@ -141,29 +143,72 @@ def test_further_columns_become_the_pair(tiny_mlm: Path) -> None:
 
 
 def test_folders_without_a_classifier(tiny_mlm: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no classifier; name the folder that a run's last lines"):
-        Classifier.load(tmp_path)
     with pytest.raises(UserError, match="a model without a classification head; name a classifier"):
-        Classifier.load(tiny_mlm)
+        Classifier(tiny_mlm)
 
 
 def test_a_classifier_from_elsewhere_reads_a_column_text(tiny_mlm: Path, tmp_path: Path) -> None:
     theirs = new(tiny_mlm, ["text"])
     theirs.model.save_pretrained(tmp_path)
     theirs.tokenizer.save_pretrained(tmp_path)
-    classifier = Classifier.load(tmp_path, CPU)
+    classifier = Classifier(tmp_path, CPU)
     assert (classifier.columns, classifier.max_tokens) == (["text"], 128)
 
 
+def test_labels_of_texts_and_none_below_the_threshold(tiny_mlm: Path, tmp_path: Path) -> None:
+    classifier = Classifier(saved(tiny_mlm, tmp_path, ["text"]), CPU)
+    probs = classifier.predict_proba(TEXTS)
+    highest = probs.max(1)
+    names = [classifier.labels[n] for n in probs.argmax(1)]
+    assert classifier.predict(TEXTS) == names
+    assert classifier.predict(pd.Series(TEXTS), threshold=0.0) == names
+    assert classifier.predict(pd.DataFrame({"text": TEXTS, "n": range(5)})) == names
+    assert classifier.predict(TEXTS[0]) == names[:1]
+    limit = float(np.median(highest))  # of one of the texts, which is answered
+    expected = [name if p >= limit else None for name, p in zip(names, highest, strict=True)]
+    assert classifier.predict(TEXTS, threshold=limit) == expected
+    assert expected.count(None) == 2
+    assert classifier.predict(TEXTS, threshold=1) == [None] * 5
+
+
+def test_a_text_that_is_empty_has_no_label(tiny_mlm: Path) -> None:
+    one, two = new(tiny_mlm, ["text"]), new(tiny_mlm, ["a", "b"])
+    assert [name is None for name in one.predict(["", "a", None, " \n"])] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    pairs = [{"a": "", "b": "x"}, {"a": "", "b": ""}]
+    assert [name is None for name in two.predict(pairs)] == [False, True]
+    assert one.predict([]) == []
+
+
+def test_problems_of_texts_and_thresholds(tiny_mlm: Path) -> None:
+    classifier = new(tiny_mlm, ["text"])
+    for method in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(UserError, match=r"^texts\[1\]: found 3 \(int\); a text is needed$"):
+            method(["a", 3])
+    with pytest.raises(UserError, match=r"^threshold: found 80; give a probability, from 0 to 1$"):
+        classifier.predict(["a"], threshold=80)
+
+
+def test_the_classifier_of_a_run_is_found(tiny_mlm: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made = saved(tiny_mlm, run / "distill" / "classifier", ["text"])
+    probs = Classifier(made, CPU).predict_proba(TEXTS)
+    assert np.array_equal(Classifier(str(run), CPU).predict_proba(TEXTS), probs)
+
+
 def test_weights_are_saved_in_float32(tiny_mlm: Path, tmp_path: Path) -> None:
-    model = Classifier.load(saved(tiny_mlm, tmp_path, ["text"]), CPU).model
+    model = Classifier(saved(tiny_mlm, tmp_path, ["text"]), CPU).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_the_seed_decides_the_new_head(tiny_mlm: Path) -> None:
     base, labels = ModelFolder(tiny_mlm), ("sad", "happy")
     heads = [
-        Classifier.new(base, labels, ["text"], 32, seed=seed, compute=CPU).predict(ROWS)
+        Classifier.new(base, labels, ["text"], 32, seed=seed, compute=CPU).predict_proba(ROWS)
         for seed in (1, 1, 2)
     ]
     assert np.array_equal(heads[0], heads[1])
@@ -199,7 +244,7 @@ def test_the_loss_on_gold_labels_is_cross_entropy(tiny_mlm: Path, batch_tokens: 
 def test_it_learns_from_labelled_rows(tiny_mlm: Path) -> None:
     classifier = new(tiny_mlm, ["text"])
     classifier.tune(LABELLED, Optimisation(3e-3, batch_size=8), 60, seed=1)
-    assert classifier.predict(LABELLED.rows).argmax(1).tolist() == LABELLED.gold
+    assert classifier.predict_proba(LABELLED.rows).argmax(1).tolist() == LABELLED.gold
 
 
 def distillation(batch_tokens: int = 6000, **options: Any) -> Distillation:
@@ -286,3 +331,18 @@ def test_an_interrupted_distillation_resumes_to_the_same_weights(
     assert run(resumed, tmp_path) == loss
     for name, parameter in whole.model.named_parameters():
         assert torch.equal(parameter, resumed.model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES])
+def test_it_can_be_made_as_sure_as_wanted_in_every_architecture(
+    mlm_of: Callable[[str], Path], name: str, tmp_path: Path
+) -> None:
+    classifier = new(mlm_of(name), ["text"], ("sad", "happy", "so so"))
+    sharpened(classifier.model)
+    before = np.log(classifier.predict_proba(ROWS))
+    temperature = classifier.calibrate(ROWS, 0.6)
+    after = classifier.predict_proba(ROWS)
+    assert after.max(1).mean() == pytest.approx(0.6, abs=1e-3)
+    np.testing.assert_allclose(after, softmax(before / temperature, axis=-1), atol=1e-4)
+    classifier.save(tmp_path)
+    np.testing.assert_allclose(Classifier(tmp_path, CPU).predict_proba(ROWS), after, atol=1e-6)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ import pytest
 from click.testing import Result as Ended
 from typer.testing import CliRunner
 
+from pet_pipeline import cli
 from pet_pipeline.cli import app, command
+from pet_pipeline.commands import options
 from pet_pipeline.commands import run as run_command
-from pet_pipeline.commands.options import program_name
+from pet_pipeline.commands.options import program_name, user_errors
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import UserError
 from pet_pipeline.run import Run
@@ -59,22 +64,89 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, An
     return calls
 
 
-COMMANDS = ("run", "status", "patterns", "predict", "config")
+COMMANDS = ("init", "run", "status", "label-next", "patterns", "predict", "compare", "config")
 
 
-@pytest.mark.parametrize("words", ["--help", *(f"{name} --help" for name in COMMANDS)])
+@pytest.mark.parametrize("words", ["-h", *(f"{name} --help" for name in COMMANDS)])
 def test_help_says_every_command_and_option_in_full(words: str) -> None:
     shown = pet(*shlex.split(words)).output
     assert "..." not in shown.replace("COMMAND [ARGS]...", "")  # nothing is cut off
-    lines = [line.strip() for line in shown.splitlines()]
-    described = [line for line in lines if line.startswith(("--", *COMMANDS))]
+    described = re.findall(rf"^  ((?:-|(?:{'|'.join(COMMANDS)}) ).*)$", shown, re.MULTILINE)
     assert described
-    assert all(re.search(r"  +\S", line) for line in described)
+    assert all(re.search(r"\S  +\S", line) for line in described)
 
 
 def test_every_command_is_in_the_help() -> None:
     shown = pet(code=2).output
     assert all(re.search(rf"^  {name} ", shown, re.MULTILINE) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_a_short_option(name: str) -> None:
+    assert pet(name, "-h").output == pet(name, "--help").output
+
+
+def test_the_help_says_what_exit_codes_mean() -> None:
+    codes = re.findall(r"\b(\d+) [a-z]", pet("--help").output.partition("Exit codes: ")[2])
+    assert codes == ["0", "1", "2", "130", "141"]
+
+
+def test_versions_are_those_that_are_installed() -> None:
+    versions = [metadata.version(name) for name in ("pet_pipeline", "torch", "transformers")]
+    shown = re.fullmatch(
+        r"pet_pipeline (\S+) \(Python \S+, torch (\S+), transformers (\S+)\)\n",
+        pet("--version").output,
+    )
+    assert shown
+    assert list(shown.groups()) == versions
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    words = {"COMP_WORDS": "pet sta", "COMP_CWORD": "1"}
+    words |= {"_TYPER_COMPLETE_ARGS": "pet sta", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    ended = CliRunner().invoke(
+        app, [], prog_name="pet", env={"_PET_COMPLETE": f"complete_{shell}", **words}
+    )
+    assert "status" in ended.output
+    assert "predict" not in ended.output
+
+
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [
+        ("config", "normal"),
+        ("--quiet config", "quiet"),
+        ("-v config", "verbose"),
+        ("run my.toml --plan -q", "quiet"),
+        ("--quiet run my.toml --plan --verbose", "verbose"),
+    ],
+)
+def test_how_much_is_said(
+    opened: list[Any], my_toml: Path, monkeypatch: pytest.MonkeyPatch, words: str, level: str
+) -> None:
+    levels: list[str] = []
+    for module in (cli, options):
+        monkeypatch.setattr(module, "set_verbosity", levels.append)
+    pet(*shlex.split(words))
+    assert levels[-1] == level
+
+
+def test_a_reader_who_has_seen_enough_is_no_mistake() -> None:
+    """As `head` is; nothing is said, and the exit code is that of other programs."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    start = [sys.executable, "-c", "from pet_pipeline.cli import main; main()", "config"]
+    ended = subprocess.run(start, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_a_defect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "output").open("w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(BrokenPipeError), user_errors():
+            raise BrokenPipeError
 
 
 def test_config_prints_every_setting() -> None:
@@ -106,35 +178,40 @@ def test_a_setting_outweighs_an_option_and_that_the_file(opened: list[Any], my_t
     assert [settings.data.pool for settings, _ in opened] == ["p", "q"]
 
 
-def test_the_folder_of_a_run_is_named_like_the_task(
+def test_the_folder_of_a_run_is_named_like_the_task_or_the_table(
     opened: list[Any], my_toml: Path, tiny_task: Path
 ) -> None:
     pet("run", "--task", f"{tiny_task}/", "--plan")
     pet("run", "--task", str(tiny_task), "--output", "elsewhere", "--plan")
     pet("run", "my.toml", "--task", str(tiny_task), "--plan")
+    pet("run", "--labelled", "data/mine.csv", "--plan")
+    pet("run", "--labelled", "datasets:me/mine:train", "--task", str(tiny_task), "--plan")
     assert [settings.output for settings, _ in opened] == [
-        *("runs/mood", "elsewhere", read_settings(my_toml).output)
+        *("runs/mood", "elsewhere", read_settings(my_toml).output, "runs/mine", "runs/mood")
     ]
 
 
 @pytest.mark.parametrize(
-    ("words", "until", "force"),
+    ("words", "until", "only", "force"),
     [
-        ("", None, ()),
-        ("--until a", "a", ()),
-        ("--force a --force b", None, ("a", "b")),
-        ("--only a", "a", ("a",)),
-        ("--only a --force b", "a", ("b", "a")),
-        ("--only a --until b", "b", ("a",)),
+        ("", None, None, ()),
+        ("--until a", "a", None, ()),
+        ("--force a --force b", None, None, ("a", "b")),
+        ("--only a --force b", None, "a", ("b",)),
     ],
 )
-def test_only_is_force_and_until(
-    opened: list[Any], my_toml: Path, words: str, until: str | None, force: tuple[str, ...]
+def test_stages_are_chosen_for_the_plan_and_for_the_run(
+    opened: list[Any],
+    my_toml: Path,
+    words: str,
+    until: str | None,
+    only: str | None,
+    force: tuple[str, ...],
 ) -> None:
     pet("run", "my.toml", *shlex.split(words))
     (_, plan), (_, real) = opened
-    assert plan == {"plan": True, "force": force}
-    assert real == {"until": until, "force": force}
+    assert plan == {"plan": True, "only": only, "force": force}
+    assert real == {"until": until, "only": only, "force": force}
 
 
 def test_a_plan_runs_and_writes_nothing(my_toml: Path, tmp_path: Path) -> None:

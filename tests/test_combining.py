@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from pet_pipeline.combining import (
+    MOST_TEMPERATURE,
     WEIGHTINGS,
     Combination,
     Evidence,
     disagreement,
     entropy,
+    expected_accuracy,
     fit_combination,
+    fit_temperature,
+    pairwise_agreement,
     soften,
 )
 
@@ -136,3 +140,61 @@ def test_models_that_are_always_right_get_more_confidence() -> None:
     combination = fit_combination(np.stack([np.eye(3)[gold]] * 2), gold.tolist())
     assert combination.temperature < 0.7
     assert combination.weights == pytest.approx((0.5, 0.5), abs=1e-3)
+
+
+@given(SCORES)
+def test_agreement_is_the_mean_over_pairs_of_models(scores: np.ndarray) -> None:
+    votes = scores.argmax(-1)
+    pairs = [(votes[a] == votes[b]).mean() for a in range(3) for b in range(a)]
+    assert pairwise_agreement(scores) == pytest.approx(np.mean(pairs))
+    assert pairwise_agreement(scores[[0, 0]]) == 1.0
+
+
+def test_one_model_agrees_with_nobody() -> None:
+    assert pairwise_agreement(np.zeros((1, 5, 2))) is None
+    assert pairwise_agreement(np.zeros((2, 0, 2))) is None
+
+
+@given(st.floats(0.3, 0.95), st.integers(0, 200), st.integers(1, 200))
+def test_more_held_out_rows_that_are_right_raise_the_expected_accuracy(
+    agreement: float, correct: int, wrong: int
+) -> None:
+    rows = correct + wrong
+    expected = expected_accuracy(agreement, correct, rows, n_labels=4)
+    better = expected_accuracy(agreement, correct + 1, rows, n_labels=4)
+    assert expected is not None
+    assert better is not None
+    assert 1 / 4 <= expected <= better <= 1
+
+
+def test_agreement_is_believed_unless_held_out_rows_say_otherwise() -> None:
+    alone = expected_accuracy(0.7, 0, 0, n_labels=2)
+    confirmed = expected_accuracy(0.7, 20, 32, n_labels=2)
+    denied = expected_accuracy(0.7, 12, 32, n_labels=2)
+    for expected in (alone, confirmed):
+        assert expected == pytest.approx(0.7, abs=0.03)
+    assert alone is not None
+    assert denied is not None
+    assert denied < alone - 0.05
+
+
+def test_without_agreement_the_held_out_rows_decide() -> None:
+    assert expected_accuracy(None, 0, 0, n_labels=3) is None
+    assert expected_accuracy(None, 800, 1000, n_labels=3) == pytest.approx(0.86, abs=0.02)
+    assert expected_accuracy(None, 0, 40, n_labels=4) == pytest.approx(0.25, abs=0.1)
+
+
+@given(SCORES, st.floats(0.05, 0.95))
+def test_a_fitted_temperature_gives_the_confidence(scores: np.ndarray, share: float) -> None:
+    mean = 5 * scores[0]
+    possible = [softmax(mean / t, axis=-1).max(-1).mean() for t in (MOST_TEMPERATURE, 1 / 20)]
+    wanted = possible[0] + share * (possible[1] - possible[0])
+    probs = softmax(mean / fit_temperature(mean, wanted), axis=-1)
+    assert probs.max(-1).mean() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_confidence_that_no_temperature_gives_takes_the_nearest() -> None:
+    scores = np.array([[2.0, 0.0, 0.0]])
+    assert fit_temperature(scores, 1 / 3) == MOST_TEMPERATURE
+    assert fit_temperature(scores, 1.0) < 0.2
+    assert fit_temperature(np.zeros((2, 3)), 0.9) == 1 / MOST_TEMPERATURE

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from joblib.externals.loky import process_executor, reusable_executor
 
 from pet_pipeline.errors import UserError
 from pet_pipeline.fanout import Outcome, fan_out, release_workers
+from pet_pipeline.progress import say, warn
 
 JOBS = pytest.mark.parametrize("jobs", [1, 2])
 
@@ -87,6 +92,91 @@ def test_workers_are_where_the_caller_is(
     list(fan_out(works, jobs=jobs))  # workers may have started before the folder was changed
     monkeypatch.chdir(tmp_path)
     assert {outcome.value for outcome in fan_out(works, jobs=jobs)} == {tmp_path}
+
+
+@JOBS
+def test_what_workers_say_comes_back(jobs: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def speak(n: int) -> int:
+        say(f"line {n}")
+        warn("careful")
+        return n
+
+    for _ in range(2):  # what was said is not said again
+        done = outcomes(speak, 3, jobs)
+        kept = [[(line.text, line.warning) for line in outcome.lines] for outcome in done]
+        here = capsys.readouterr().err.splitlines()
+        if jobs == 1:
+            said = [text for n in range(3) for text in (f"line {n}", "careful")]
+            assert (kept, here) == ([[]] * 3, said)
+        else:
+            assert kept == [[(f"line {n}", False), ("careful", True)] for n in range(3)]
+            assert here == []
+
+
+def test_what_was_said_before_a_problem_comes_with_it() -> None:
+    def speak(n: int) -> int:
+        say("first")
+        raise UserError("then: a problem")
+
+    done = outcomes(speak, 2, 2)
+    assert [[line.text for line in outcome.lines] for outcome in done] == [["first"]] * 2
+    assert [outcome.problems for outcome in done] == [("then: a problem",)] * 2
+
+
+def test_fewer_works_are_done_by_the_same_workers() -> None:
+    def process(n: int) -> int:
+        return os.getpid()
+
+    def workers() -> set[int]:
+        outcomes(process, 3, 3)
+        assert reusable_executor._executor is not None
+        return set(reusable_executor._executor._processes)
+
+    before = workers()
+    assert {outcome.value for outcome in outcomes(process, 2, 3)} <= before
+    outcomes(process, 1, 3)
+    assert workers() == before
+
+
+KILLED = """
+import functools, os, signal, threading, time
+from pathlib import Path
+from pet_pipeline.fanout import fan_out
+
+def work(n):
+    Path(f"worker-{os.getpid()}").touch()
+    time.sleep(600)
+
+def die():
+    while len(list(Path().glob("worker-*"))) < 2:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    threading.Thread(target=die).start()
+    list(fan_out([functools.partial(work, n) for n in range(2)], jobs=2))
+"""
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(KILLED)
+    command = [sys.executable, "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    assert done.returncode == -signal.SIGKILL
+    workers = [int(path.name.partition("-")[2]) for path in tmp_path.glob("worker-*")]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    while any(is_alive(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_worker_that_has_grown_is_kept() -> None:

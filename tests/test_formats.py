@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +14,21 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pet_pipeline.errors import UserError
-from pet_pipeline.formats import FORMATS, first_line, list_files, open_file, reading
+from pet_pipeline.formats import (
+    DELIMITERS,
+    FORMATS,
+    SAMPLE_BYTES,
+    delimiter_of,
+    find_delimiter,
+    first_line,
+    list_files,
+    open_file,
+    reading,
+)
 from pet_pipeline.sources import count_rows, find_source, read_batches
 
 
@@ -107,14 +121,17 @@ LONG = "text\n" + "a text of the table\n" * 900_000  # more than a block
 
 UNREADABLE: dict[str, tuple[str | bytes, str]] = {
     "empty.csv": ("", "CSV parse error: Empty CSV file or block: cannot infer number of columns"),
-    "ragged.csv": ("text\na\nb,c\n", "CSV parse error: Row #3: Expected 1 columns, got 2: b,c"),
+    "ragged.csv": (
+        "text\na\nb,c\n",
+        "CSV parse error: Row #3: Expected 1 columns, got 2: b,c; put texts that contain the delimiter in double quotes",
+    ),
     "late.csv": (
         f"{LONG}b,c\n",
-        "CSV parse error: Row #900002: Expected 1 columns, got 2: b,c",
+        "CSV parse error: Row #900002: Expected 1 columns, got 2: b,c; put texts that contain the delimiter in double quotes",
     ),
     "latin.csv": (
         "text\né\n".encode("latin-1"),
-        "In CSV column #0: Row #2: CSV conversion error to string: invalid UTF8 data",
+        "is not UTF-8 text; save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
     ),
     "latin.jsonl": (
         '{"text": "é"}\n'.encode("latin-1"),
@@ -194,6 +211,93 @@ def test_every_suffix_is_opened_as_its_format(tmp_path: Path, suffix: str) -> No
         pa_csv.write_csv(table, file, pa_csv.WriteOptions(delimiter=delimiter))
     opened = open_file(str(file), fsspec.filesystem("file"))
     assert opened.to_table().to_pylist() == table.to_pylist()
+
+
+def in_memory(name: str, content: bytes) -> str:
+    """The path of a file on fsspec's memory filesystem."""
+    fsspec.filesystem("memory").pipe_file(name, content)
+    return name
+
+
+def as_csv(table: list[list[str]], delimiter: str, quoting: int) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, quoting=quoting).writerows(table)  # type: ignore[arg-type]
+    return text.getvalue()
+
+
+VALUES = st.text(st.one_of(st.sampled_from(',;\t|"\n\r a'), st.characters(codec="utf-8")))
+NAMES = st.text(st.sampled_from(',;\t|" ab'), min_size=1, max_size=5)
+
+
+@given(
+    delimiter=st.sampled_from(DELIMITERS),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    suffix=st.sampled_from([".csv", ".tsv"]),
+    others=st.lists(NAMES, max_size=2, unique=True),
+    data=st.data(),
+)
+def test_a_table_is_read_whatever_its_delimiter_and_quotes(
+    delimiter: str, quoting: int, suffix: str, others: list[str], data: st.DataObject
+) -> None:
+    header = data.draw(st.permutations(["text", "label", *others]))
+    cells = st.lists(VALUES, min_size=len(header), max_size=len(header))
+    table = data.draw(st.lists(cells, max_size=5))
+    content = as_csv([header, *table], delimiter, quoting).encode()
+    path = in_memory(f"/random/t{suffix}", content)
+    opened = open_file(path, fsspec.filesystem("memory"), ["text", "label"])
+    assert delimiter_of(opened) == delimiter
+    read = [list(row.values()) for row in opened.to_table().select(header).to_pylist()]
+    assert read == table
+
+
+@pytest.mark.parametrize(
+    ("sample", "delimiter"),
+    [
+        ("message;category\nyes, and no;good\nno;bad\n", ";"),  # without a wanted column
+        ("a,b;c\n1,2;3\n", ","),  # as even and as wide: the usual one
+        ("a, you say;b;c\n1;2;3\n4;5;6\n", ";"),  # not even by commas
+        ("a|b;c\n1;2\n3;4|\n", ";"),
+        ('"a;b",c\n1,2\n', ","),  # in quotes it is text
+        ('"a,b";c\n"1, 2";3\n', ";"),
+        ("text\nyes, no\nyes; no\n", ","),  # one column, whatever is in the rows
+        ("\n\na\tb\n\n1\t2\n", "\t"),
+        ("a;b;c\n1;2;3\n4;", ";"),  # the last row is not whole
+        ("a;b,c,d\n1;2\n", ";"),
+        ("a;b,c,d\n1;2", ","),
+        ("", ","),
+    ],
+)
+def test_the_delimiter_is_told_by_the_first_lines(sample: str, delimiter: str) -> None:
+    assert find_delimiter(sample) == delimiter
+
+
+def test_the_delimiter_that_shows_the_wanted_columns_outweighs_what_is_more_even() -> None:
+    uneven = "text;label\nyes;good\nno;bad;more\n"
+    assert find_delimiter(uneven, ["text", "label"]) == ";"
+    both = "text,a;label,b;c\n1,2;3,4;5\n"
+    assert [find_delimiter(both, [name]) for name in ("text", "c", "a;label")] == [",", ";", ","]
+
+
+@pytest.mark.parametrize("delimiter", DELIMITERS)
+def test_a_long_file_is_told_by_its_beginning(tmp_path: Path, delimiter: str) -> None:
+    texts = [f'{n} is, "so" to; say|é\n' * 99 for n in range(99)]  # cut in the middle of one
+    content = as_csv([["text", "n"], *([t, "1"] for t in texts)], delimiter, csv.QUOTE_ALL)
+    (tmp_path / "t.csv").write_text(content, newline="")
+    assert len(content) > SAMPLE_BYTES
+    assert find_delimiter(content[:SAMPLE_BYTES]) == delimiter
+    assert [row["text"] for row in rows(f"{tmp_path}/t.csv")] == texts
+
+
+def test_the_usual_delimiter_is_that_of_the_suffix(tmp_path: Path) -> None:
+    for name, delimiter in {"t.csv": ",", "t.tsv": "\t"}.items():
+        (tmp_path / name).write_text("a,b\tc,d\n1,2\t3,4\n")  # three columns, or two
+        opened = open_file(f"{tmp_path}/{name}", fsspec.filesystem("file"))
+        assert delimiter_of(opened) == ","
+        (tmp_path / name).write_text("a,b\tc\n1,2\t3\n")
+        opened = open_file(f"{tmp_path}/{name}", fsspec.filesystem("file"))
+        assert delimiter_of(opened) == delimiter
+    (tmp_path / "t.jsonl").write_text('{"a;b": 1}')
+    assert delimiter_of(open_file(f"{tmp_path}/t.jsonl", fsspec.filesystem("file"))) is None
 
 
 @pytest.mark.parametrize(

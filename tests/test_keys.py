@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pet_pipeline.keys import changes, fingerprint, key_of
+from pet_pipeline.keys import changes, fingerprint, key_of, results_in
 
 PLAIN = st.recursive(
     st.none()
@@ -48,6 +48,11 @@ def test_keys_are_equal_when_values_are(one: Any, other: Any) -> None:
 @example(1, 1.0)
 @example({"a": None}, {})
 @example({"sha256": "1", "b": 1}, {"sha256": "1", "b": 2})
+@example([{"name": "a"}, {"name": "b"}], [{"name": "b"}, {"name": "a"}])
+@example([{"name": "a", "b": 1}], [{"name": "a", "b": 2}])
+@example({"a": {"sha256": "1"}}, {"b": {"sha256": "1"}})
+@example({"name": "a", "b": 1}, {"name": "a", "b": 2})
+@example({"name": "a"}, {"name": "b"})
 def test_identities_differ_somewhere_when_their_keys_do(one: Any, other: Any) -> None:
     old, new = {"params": {"value": one}}, {"params": {"value": other}}
     assert (changes(old, new) == []) == (key_of(old) == key_of(new))
@@ -161,36 +166,69 @@ def test_a_changed_file_behind_a_link_is_read_again(tmp_path: Path) -> None:
     assert key(link) != before == key(tmp_path / "1")
 
 
+def listed(old: dict[str, Any], new: dict[str, Any]) -> list[Any]:
+    """Path, kind and values of each change."""
+    return [(".".join(c.path), c.kind, c.old, c.new) for c in changes(old, new)]
+
+
 def test_changes_name_the_place_and_both_values() -> None:
     def identity(**params: Any) -> dict[str, Any]:
         return {"stage": "one", "version": 1, "params": params}
 
     old = identity(a={"b": 1}, rows=[1, 2], up={"result": "key-1"}, table={"sha256": "1"})
     new = identity(a={"b": 2}, rows=[1, 3], up={"result": "key-2"}, table={"sha256": "2"})
-    assert changes(old, new) == [
-        "a.b: 1 -> 2",
-        "rows[1]: 2 -> 3",
-        "up: made by a unit that has changed",
-        "table: its content has changed",
+    assert listed(old, new) == [
+        ("params.a.b", "value", 1, 2),
+        ("params.rows.1", "value", 2, 3),
+        ("params.up", "result", {"result": "key-1"}, {"result": "key-2"}),
+        ("params.table", "content", {"sha256": "1"}, {"sha256": "2"}),
     ]
     assert changes(old, old) == []
     more = identity(a={"b": 1, "c": "x" * 99}, rows=[1], up=None, table={"sha256": "1"})
-    assert changes(old, more) == [
-        f"a.c: absent -> {'x' * 59}…",
-        "rows: [1, 2] -> [1]",
-        "up: {'result': 'key-1'} -> None",
+    assert [
+        (path, kind, str(before), after) for path, kind, before, after in listed(old, more)
+    ] == [
+        ("params.a.c", "value", "absent", "x" * 99),
+        ("params.rows", "value", "[1, 2]", [1]),
+        ("params.up", "removed", "{'result': 'key-1'}", None),
     ]
-    assert changes(more, {**more, "version": 2}) == ["version: 1 -> 2"]
+    assert listed(more, {**more, "version": 2}) == [("version", "value", 1, 2)]
+
+
+def test_items_with_names_are_compared_by_name() -> None:
+    one, other, edited = ({"name": n, "a": a} for n, a in (("one", 1), ("other", 1), ("one", 2)))
+    for old, new, path, kind in (
+        ([one], [one, other], "items.other", "added"),
+        ([one, other], [other], "items.one", "removed"),
+        ([one, other], [other, edited], "items.one.a", "value"),
+    ):
+        first, *_ = changes({"items": old}, {"items": new})
+        assert (".".join(first.path), first.kind) == (path, kind)
+        assert first.thing == ("item", path.split(".")[1])
+    turned = changes({"items": [one, other]}, {"items": [other, one]})
+    assert [(change.path, change.kind) for change in turned] == [(("items",), "order")]
+
+
+def test_shards_that_are_more_count_as_results() -> None:
+    old, new = ([{"result": str(n)} for n in range(count)] for count in (2, 3))
+    (change,) = changes({"shards": old}, {"shards": new})
+    assert change.kind == "result"
+    assert sorted(results_in(change.new)) == ["0", "1", "2"]
+
+
+def test_results_are_found_wherever_they_are() -> None:
+    identity = {"a": {"result": "1"}, "b": [{"c": {"result": "2"}}, "3", {"result": 4}], "d": None}
+    assert list(results_in(identity)) == ["1", "2"]
 
 
 def test_a_parameter_may_be_called_result() -> None:
     old = {"params": {"result": {"result": "key-1"}, "steps": 1}}
     new = {"params": {"result": {"result": "key-1"}, "steps": 2}}
-    assert changes(old, new) == ["steps: 1 -> 2"]
+    assert listed(old, new) == [("params.steps", "value", 1, 2)]
 
 
 def test_changes_say_that_a_unit_was_forced() -> None:
     plain: dict[str, Any] = {"stage": "one", "params": {}}
-    assert changes(plain, {**plain, "attempt": 1}) == ["attempt: 0 -> 1 (forced)"]
-    assert changes({**plain, "attempt": 1}, {**plain, "attempt": 2}) == ["attempt: 1 -> 2 (forced)"]
+    (change,) = changes(plain, {**plain, "attempt": 1})
+    assert change.path == ("attempt",)
     assert changes({**plain, "attempt": 1}, {**plain, "attempt": 1}) == []

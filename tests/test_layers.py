@@ -15,24 +15,36 @@ import pet_pipeline
 PACKAGE = Path(pet_pipeline.__file__).parent
 FLOORS = [  # top to bottom; names on one floor do not import each other
     {"cli"},
-    {"commands"},
-    {"describe", "pipeline", "predicting"},
+    {"commands", "trained"},
+    {"describe", "pipeline", "predicting", "run_comparison"},
     {"report", "show"},
+    {"remarks"},
     {"stages"},
     {"search"},
     {"pvp", "embedding"},
     {"classifier", "demonstrations", "mlm"},
-    {"training", "pretrained"},
-    {"inference", "run"},
-    {"encoding", "sources"},
-    {"batches", "encoded", "calibration", "combining", "hub_datasets", "metrics", "units"},
+    {"new_task", "training", "pretrained"},
+    {"inference", "labelled", "run", "whole_tables"},
+    {"encoding", "schedule", "sources"},
+    {
+        "batches",
+        "encoded",
+        "calibration",
+        "combining",
+        "hub_datasets",
+        "in_memory",
+        "metrics",
+        "reasons",
+        "units",
+        "writers",
+    },
     {"compute", "fanout", "formats", "keys", "models", "optimisation", "patterns", "records"},
-    {"settings", "tables", "truncation"},
-    {"config", "progress"},
-    {"errors", "files", "seeds"},
+    {"drafts", "duplicates", "settings", "stage_totals", "tables", "texts", "truncation"},
+    {"config", "label_names", "progress"},
+    {"columns", "errors", "estimate", "files", "pace", "seeds"},
 ]
 FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}
-BOOKKEEPING = {"run", "units", "keys", "fanout"}
+BOOKKEEPING = {"run", "units", "keys", "fanout", "reasons", "schedule", "estimate", "stage_totals"}
 LEARNING = {
     "search",
     "pvp",
@@ -142,6 +154,7 @@ def test_public_names() -> None:
     assert pet_pipeline.__all__ == sorted(pet_pipeline.__all__)
     for name in pet_pipeline.__all__:
         assert getattr(pet_pipeline, name).__name__ == name
+    assert dir(pet_pipeline) == pet_pipeline.__all__  # and no modules, which are loaded by now
     with pytest.raises(AttributeError, match="no attribute 'train_everything'"):
         _ = pet_pipeline.train_everything
 

@@ -9,11 +9,20 @@ from hypothesis import strategies as st
 
 from pet_pipeline.metrics import (
     METRICS,
+    THRESHOLDS,
+    CoveragePoint,
+    Measured,
     calibration_error,
     confusion,
+    coverage_at,
+    coverage_curve,
+    label_qualities,
     mean_and_sd,
     measure,
     metric_title,
+    paired,
+    percent,
+    proportion,
     reliability,
 )
 from pet_pipeline.patterns import METRIC_NAMES
@@ -184,3 +193,120 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(probs, gold) == pytest.approx((2 * 0.45 + 0.35 + 0.45) / 4)
     bins = reliability(probs, gold)
     assert [(b.rows, round(b.accuracy, 2)) for b in bins] == [(1, 1.0), (1, 1.0), (2, 0.5)]
+
+
+def is_wilsons(bound: float, fraction: float, rows: int) -> bool:
+    """Whether a bound is where the score test of a fraction is at its 95 % limit."""
+    return abs(bound - fraction) == pytest.approx(
+        1.959964 * (bound * (1 - bound) / rows) ** 0.5, abs=1e-6
+    )
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_proportion_has_wilsons_interval(counts: tuple[int, int]) -> None:
+    successes, rows = counts
+    found = proportion(successes, rows)
+    assert found.value == successes / rows
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+    assert is_wilsons(found.low, found.value, rows)
+    assert is_wilsons(found.high, found.value, rows)
+
+
+@given(PROBS)
+def test_coverage_is_counted_at_each_threshold(
+    given_rows: tuple[np.ndarray, list[int]],
+) -> None:
+    probs, gold = given_rows
+    points = coverage_curve(probs, gold)
+    assert (points[0].threshold, points[0].coverage, points[0].rows) == (0, 1, len(gold))
+    assert len({point.rows for point in points}) == len(points) <= 50
+    assert [p.threshold for p in points] == sorted(p.threshold for p in points)
+    for point in points:
+        answered = [
+            row.argmax() == label
+            for row, label in zip(probs, gold, strict=True)
+            if row.max() >= point.threshold
+        ]
+        assert point.rows == len(answered) > 0
+        assert point.coverage == len(answered) / len(gold)
+        assert Measured(point.accuracy, point.low, point.high) == proportion(
+            sum(answered), len(answered)
+        )
+    counts = {int((probs.max(1) >= threshold).sum()) for threshold in THRESHOLDS}
+    assert {point.rows for point in points} == counts - {0}
+
+
+def test_a_row_at_the_threshold_is_answered_and_round_thresholds_stand_for_others() -> None:
+    probs = np.array([[0.8, 0.2], [0.75, 0.25], [0.61, 0.39]])
+    points = coverage_curve(probs, [0, 0, 1])
+    assert [(p.threshold, p.rows) for p in points] == [(0.0, 3), (0.7, 2), (0.8, 1)]
+
+
+def test_the_largest_coverage_of_a_wished_accuracy() -> None:
+    points = [
+        CoveragePoint(threshold, rows / 100, accuracy, 0, 1, rows)
+        for threshold, rows, accuracy in (
+            (0, 100, 0.8),
+            (0.6, 70, 0.9),
+            (0.7, 50, 0.89),
+            (0.9, 9, 1),
+        )
+    ]
+    assert coverage_at(points, 0.8) == points[0]
+    assert coverage_at(points, 0.9) == points[1]
+    assert coverage_at(points, 0.91) == points[3]
+    assert coverage_at(points[:3], 0.95) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_each_labels_precision_recall_and_f1(pairs: list[tuple[int, int]]) -> None:
+    gold, predicted = zip(*pairs, strict=True)
+    found = label_qualities(confusion(gold, predicted, 4), ["a", "b", "c", "d"])
+    for n, quality in enumerate(found):
+        right = pairs.count((n, n))
+        assert (quality.gold, quality.predicted) == (gold.count(n), predicted.count(n))
+        assert (quality.label, quality.right) == ("abcd"[n], right)
+        if quality.predicted:
+            assert quality.precision == proportion(right, quality.predicted)
+        if quality.gold:
+            assert quality.recall == proportion(right, quality.gold)
+        assert (quality.precision is None) == (not quality.predicted)
+        assert (quality.recall is None) == (not quality.gold)
+        if quality.f1 is None:
+            assert not quality.gold + quality.predicted
+            continue
+        total = quality.gold + quality.predicted
+        assert quality.f1.value == pytest.approx(2 * right / total)
+        assert 0 <= quality.f1.low <= quality.f1.value <= quality.f1.high <= 1
+        rows = total - right
+        for bound in (quality.f1.low, quality.f1.high):
+            assert is_wilsons(bound / (2 - bound), right / rows, rows)
+
+
+def test_the_interval_of_a_labels_f1_contains_the_true_one_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    cells = np.array([[0.55, 0.05], [0.1, 0.3]])  # fractions of rows by gold label and predicted
+    true = 2 * 0.3 / (0.4 + 0.35)
+    inside = 0
+    for _ in range(400):
+        counts = rng.multinomial(60, cells.ravel()).reshape(2, 2)
+        f1 = label_qualities(counts, ["a", "b"])[1].f1
+        assert f1
+        inside += f1.low <= true <= f1.high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_two_systems_are_compared_on_the_rows_that_one_of_them_gets_right() -> None:
+    gold = [0] * 20
+    first, second = [0] * 12 + [1] * 8, [1] * 10 + [0] * 4 + [1] * 6
+    found = paired(gold, first, second)
+    assert (found.gained, found.lost) == (10, 2)
+    assert found.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert paired(gold, first, first).p_value == 1
+
+
+def test_percentages_are_whole_and_never_wrongly_all_or_nothing() -> None:
+    shown = {0: "0 %", 0.0004: "under 0.1 %", 0.004: "0.4 %", 0.006: "1 %", 0.734: "73 %"}
+    shown |= {0.994: "99 %", 0.996: "99.6 %", 0.9996: "over 99.9 %", 1: "100 %"}
+    assert {fraction: percent(fraction) for fraction in shown} == shown

@@ -34,6 +34,7 @@ from pet_pipeline.models import ModelFolder
 
 LABELS = ["sad", "sad", "happy", "happy"]
 TEXTS = ["bad day", "awful food", "great day", "good food"]
+UNLABELLED = [f"{text} again" for text in TEXTS]
 NO_ROWS = pa.array([], pa.string())
 TASK = 'columns = ["text"]\nlabels = ["sad", "happy"]\n'
 WORDS = '[verbalizer]\nsad = ["bad"]\nhappy = ["good"]\n'
@@ -50,7 +51,7 @@ class Shop:
         shutil.copytree(task, folder / "mood")
         self.table("labelled", text=TEXTS, label=LABELS)
         self.table("test", text=TEXTS, label=LABELS)
-        self.table("pool", text=TEXTS)
+        self.table("pool", text=UNLABELLED)
 
     def table(self, name: str, **columns: Any) -> None:
         pq.write_table(pa.table(columns), self.folder / f"{name}.parquet")
@@ -184,8 +185,8 @@ SETTINGS: dict[str, Row] = {
     ),
     "jobs": (
         right,
-        (*RUN, "--jobs", "0"),
-        "settings: machine.jobs: input should be greater than or equal to 1; found 0",
+        (*RUN, "--jobs", "-1"),
+        "settings: machine.jobs: input should be greater than or equal to 0; found -1",
     ),
     "infinite": (
         right,
@@ -255,8 +256,8 @@ SETTINGS: dict[str, Row] = {
     "nothing": (
         right,
         ("run",),
-        "nothing to run: give a settings file, or --task, --labelled, --pool and --test; "
-        "the demo is data/support/demo.toml",
+        "nothing to run: give a settings file, or --labelled, --pool, and --test and --task if "
+        "you have them; the demo is data/support/demo.toml",
     ),
     "wmean without labels": (
         right,
@@ -363,24 +364,65 @@ TASK_FOLDERS: dict[str, Row] = {
 }
 
 TABLES: dict[str, Row] = {
-    "no pool": (
+    "neither labels nor a pool": (
         right,
-        on("pool", ""),
-        "data.pool: not set; give the table of unlabelled texts, --pool FILE",
+        (*on("pool", ""), "--labelled", ""),
+        "data.labelled, data.pool: neither is set; give labelled texts, --labelled FILE, "
+        "unlabelled ones, --pool FILE, or both",
+    ),
+    "neither a pool nor the baseline": (
+        right,
+        (*on("pool", ""), "--set", "baseline.enabled=false"),
+        "data.pool: not set, and with baseline.enabled = false nothing would be trained; give "
+        "unlabelled texts, --pool FILE, or enable the baseline",
     ),
     "no such table, and no such column": (
         table("test", txt=TEXTS, label=LABELS),
         on("pool", "pol.parquet"),
         "2 problems:\n"
-        "  - data.test: test.parquet has no column 'text'; did you mean 'txt'?"
-        '; or map it: data.columns = {text = "..."}\n'
+        "  - data.test: test.parquet has no column 'text'; it has 'txt', 'label'; if it is 'txt', "
+        'add --text-column txt (data.columns = {text = "txt"})\n'
         "  - data.pool: pol.parquet: no such file or folder; did you mean 'pool.parquet'?",
     ),
     "no label column": (
         right,
         on("labelled", "pool.parquet"),
-        "data.labelled: pool.parquet has no column 'label'; there are 'text'"
-        '; or map it: data.columns = {text = "..."}',
+        "data.labelled: pool.parquet has no column 'label'; it has 'text'",
+    ),
+    "another label column": (
+        table("labelled", text=TEXTS, mood=LABELS, n=[1, 2, 3, 4]),
+        RUN,
+        "data.labelled: labelled.parquet has no column 'label'; it has 'text', 'mood', 'n'; name "
+        'it: --label-column NAME (data.columns = {label = "NAME"})',
+    ),
+    "columns of a CSV with semicolons": (
+        written("labelled.csv", "message;category\nbad, so bad;sad\ngood, so good;happy\n"),
+        on("labelled", "labelled.csv"),
+        "2 problems:\n"
+        "  - data.labelled: labelled.csv has no column 'text'; with the delimiter ';' it has "
+        "'message', 'category'; if it is 'message', add --text-column message "
+        '(data.columns = {text = "message"})\n'
+        "  - data.labelled: labelled.csv has no column 'label'; with the delimiter ';' it has "
+        "'message', 'category'; if it is 'category', add --label-column category "
+        '(data.columns = {label = "category"})',
+    ),
+    "a CSV with another delimiter": (
+        written("pool.csv", "n^text\n1^bad day\n2^good day\n"),
+        on("pool", "pool.csv"),
+        "data.pool: pool.csv has no column 'text'; no delimiter (',', ';', '\\t', '|') was found, "
+        "and it has 'n^text'; if it is 'n^text', add --text-column 'n^text' "
+        '(data.columns = {text = "n^text"})',
+    ),
+    "a text column that a table lacks": (
+        table("labelled", message=TEXTS, label=LABELS),
+        (*RUN, "--test", "", "--text-column", "message"),
+        "data.pool: pool.parquet has no column 'message'; it has 'text'; data.columns is for all "
+        "tables: rename it in this one",
+    ),
+    "too many text columns": (
+        right,
+        (*RUN, "--text-column", "a", "--text-column", "b"),
+        "--text-column: 2 given, 'a', 'b'; the task has 'text': give one for each, in this order",
     ),
     "no development table": (
         right,
@@ -395,7 +437,8 @@ TABLES: dict[str, Row] = {
     "mapping to a column that the tables do not have": (
         right,
         sets("data.columns={text='message'}", "data.test=''", "data.labelled=''"),
-        "data.pool: pool.parquet has no column 'message'; there are 'text'",
+        "data.pool: pool.parquet has no column 'message'; it has 'text'; data.columns is for all "
+        "tables: rename it in this one",
     ),
     "unknown label": (
         table("labelled", text=TEXTS, label=["sad", "sad", "hapy", "hapy"]),
@@ -430,19 +473,36 @@ TABLES: dict[str, Row] = {
     "mistakes in two tables": (
         lambda shop: (
             shop.table("labelled", text=TEXTS, label=["sad", "sad", "hapy", "happy"]),
-            shop.table("pool", id=[1, 1, 2, 3], text=TEXTS),
+            shop.table("test", id=[1, 1, 2, 3], text=TEXTS, label=LABELS),
         ),
         RUN,
         "2 problems:\n"
         "  - labelled.parquet: 'hapy' (1 row) is not a label of the task; did you mean 'happy'?\n"
-        "  - pool.parquet: row 1 has a duplicate id (1 such row); ids must be "
+        "  - test.parquet: row 1 has a duplicate id (1 such row); ids must be "
         "unique; without the column, row numbers serve",
     ),
     "duplicate id": (
-        table("pool", id=["a", "b", "a", "c"], text=TEXTS),
+        table("pool", id=["a", "b", "a", "c"], text=UNLABELLED),
         RUN,
         "pool.parquet: row 2 has a duplicate id (1 such row); ids must be unique; "
         "without the column, row numbers serve",
+    ),
+    "texts with several labels": (
+        lambda shop: (
+            shop.table("labelled", text=["Bad  day", "b", "Bad day", "d"], label=LABELS),
+            shop.table("test", text=["x", "x", "x", "y"], label=LABELS),
+        ),
+        RUN,
+        "2 problems:\n"
+        "  - labelled.parquet: 'Bad day' is labelled 'sad' (row 0) and 'happy' (row 2); "
+        "keep one label\n"
+        "  - test.parquet: 'x' is labelled 'sad' (rows 0, 1) and 'happy' (row 2); keep one label",
+    ),
+    "a pool of test texts alone": (
+        table("pool", text=[" BAD day", *TEXTS]),
+        RUN,
+        "data.pool: all 5 texts of pool.parquet are in data.test too, and copies of test texts are "
+        "left out of the pool; give other texts",
     ),
     "null id": (
         table("labelled", id=["a", None, "b", "c"], text=TEXTS, label=LABELS),
@@ -483,8 +543,7 @@ TABLES: dict[str, Row] = {
     "no UTF-8": (
         written("pool.csv", "text\né\n".encode("latin-1")),
         on("pool", "pool.csv"),
-        "pool.csv: cannot be read: In CSV column #0: Row #2: CSV conversion error to string: "
-        "invalid UTF8 data",
+        "pool.csv: cannot be read: is not UTF-8 text; save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
     ),
     "bad JSON": (
         written("pool.jsonl", '{"text": "a"}\n{"text": \n'),
@@ -923,8 +982,8 @@ PLACES: dict[str, Row] = {
     "only": (
         right,
         (*RUN, "--only", "adapt"),
-        "stage 'adapt': no such stage in this run; there are 'annotate', 'baseline', 'distill', "
-        "'encode', 'ensemble', 'evaluate', 'finetune', 'prepare', 'report'",
+        "stage 'adapt': no such stage in this run; there are 'annotate', 'baseline', 'crossfit', "
+        "'distill', 'encode', 'ensemble', 'evaluate', 'finetune', 'prepare', 'report'",
     ),
     "two stages": (
         right,
@@ -953,13 +1012,63 @@ def predict(*words: str) -> tuple[str, ...]:
 READY: Break = lambda shop: shop.classifier("text")  # noqa: E731
 ONE_OF = 'predict: give --text "..." or --table FILE, one of them'
 POOL = ("--table", "pool.parquet")
+SUFFIXES = "'.parquet', '.csv', '.tsv', '.jsonl', '.ndjson', '.json'"
 PREDICT: dict[str, Row] = {
     "neither": (READY, predict(), ONE_OF),
     "both": (READY, predict("--text", "a", *POOL), ONE_OF),
-    "no output": (
+    "no suffix": (
         READY,
-        predict(*POOL),
-        "predict: --table needs --output FILE.parquet for the labels",
+        predict(*POOL, "--output", "labels"),
+        f"--output: labels: it has no suffix; name a file that ends in {SUFFIXES}",
+    ),
+    "another suffix": (
+        READY,
+        predict(*POOL, "--output", "labels.xlsx"),
+        "--output: labels.xlsx: '.xlsx' is not a suffix of tables; name a file that ends in "
+        f"{SUFFIXES}",
+    ),
+    "json for a file": (
+        READY,
+        predict(*POOL, "--output", "o.csv", "--json"),
+        "--json: for standard output; the suffix of --output is the format of a file",
+    ),
+    "format of a file": (
+        READY,
+        predict(*POOL, "--output", "o.csv", "--format", "csv"),
+        "--format: goes with --table -, standard input; the suffix is the format of a file",
+    ),
+    "another format": (
+        READY,
+        predict("--table", "-", "--format", "json"),
+        "--format json: not a format; did you mean 'jsonl'?",
+    ),
+    "threshold in percent": (
+        READY,
+        predict("--text", "a", "--threshold", "80"),
+        "--threshold 80: a confidence from 0 to 1 is needed, such as 0.8",
+    ),
+    "a column of an added name": (
+        lambda shop: (shop.classifier("text"), shop.table("t", text=TEXTS, confidence=[1] * 4)),
+        predict("--table", "t.parquet", "--output", "o.csv"),
+        "--table: t.parquet has a column 'confidence', and one of this name is added; rename or "
+        "drop it",
+    ),
+    "a column that text files cannot have": (
+        lambda shop: (shop.classifier("text"), shop.table("t", text=TEXTS, image=[b"x"] * 4)),
+        predict("--table", "t.parquet", "--output", "o.csv"),
+        "--output: o.csv: binary data, in 'image', cannot be written as text; name a .parquet "
+        "file, or leave it out of the table",
+    ),
+    "nothing on standard input": (
+        READY,
+        predict("--table", "-", "--format", "jsonl"),
+        "--table: standard input has no rows",
+    ),
+    "lines of text for a pair": (
+        lambda shop: shop.classifier("premise", "hypothesis"),
+        predict("--table", "-"),
+        "--table: standard input is one text per line, and this classifier reads 'premise', "
+        "'hypothesis'; give --format csv or jsonl",
     ),
     "output for a text": (
         READY,
@@ -974,7 +1083,7 @@ PREDICT: dict[str, Row] = {
     "output is a folder": (
         READY,
         predict(*POOL, "--output", "mood"),
-        "--output: mood is a folder; name a file, such as mood/labels.parquet",
+        "--output: mood is a folder; name a file, such as mood/labels.csv",
     ),
     "output below a file": (
         READY,
@@ -989,12 +1098,12 @@ PREDICT: dict[str, Row] = {
     "no folder": (
         right,
         ("predict", "nowhere", "--text", "a"),
-        "nowhere: no such folder; name the classifier of a run",
+        "nowhere: no such folder; name the folder of a classifier or of a run",
     ),
     "no classifier": (
         right,
         ("predict", "mood", "--text", "a"),
-        "mood: no classifier; name the folder that a run's last lines show",
+        "mood: no classifier; name the folder of a run, or the one that its last lines show",
     ),
     "a model without the head": (
         right,
@@ -1009,13 +1118,13 @@ PREDICT: dict[str, Row] = {
     "no column": (
         lambda shop: (shop.classifier("text"), shop.table("t", txt=TEXTS)),
         predict("--table", "t.parquet", "--output", "o.parquet"),
-        "--table: t.parquet has no column 'text'; did you mean 'txt'?; or map it: "
-        "--column COLUMN=NAME",
+        "--table: t.parquet has no column 'text'; it has 'txt'; if it is 'txt', add "
+        "--column text=txt",
     ),
     "no columns of a pair": (
         lambda shop: shop.classifier("premise", "text"),
         predict(*POOL, "--output", "o.parquet", "--column", "premise=premiss"),
-        "--table: pool.parquet has no column 'premiss'; there are 'text'",
+        "--table: pool.parquet has no column 'premiss'; it has 'text'",
     ),
     "bad mapping": (
         READY,
@@ -1070,8 +1179,8 @@ PREDICT: dict[str, Row] = {
     "patterns of a table without the column": (
         table("t", txt=TEXTS),
         ("patterns", "mood", "--table", "t.parquet"),
-        "--table: t.parquet has no column 'text'; did you mean 'txt'?; or map it: "
-        "--column COLUMN=NAME",
+        "--table: t.parquet has no column 'text'; it has 'txt'; if it is 'txt', add "
+        "--column text=txt",
     ),
 }
 

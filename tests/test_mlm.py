@@ -24,6 +24,7 @@ from testing import (
 )
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertForMaskedLM
 from transformers.modeling_outputs import MaskedLMOutput
 
@@ -117,7 +118,26 @@ def test_no_hook_is_left_after_an_error() -> None:
     with pytest.raises(IndexError):
         token_logits(model, {**inputs, "input_ids": inputs["input_ids"] + 90}, positions)
     assert not model.base_model._forward_hooks
-    assert not model.get_output_embeddings()._forward_pre_hooks
+    assert "forward" not in vars(model.get_output_embeddings())
+
+
+def test_the_whole_decoder_is_not_cast_for_some_columns() -> None:
+    model, (inputs, positions) = tiny("bert"), batch()
+    decoder = model.get_output_embeddings().weight
+    cast: list[Tensor] = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if "_to_copy" in str(func):
+                cast.append(args[0])
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Watched():
+        token_logits(model, inputs, positions, torch.tensor([7, 3, 88]))
+    assert cast
+    assert not any(tensor is decoder for tensor in cast)
 
 
 ROWS = [{"text": "the film was long"}, {"text": "nice"}, {"text": "a very good day and more of it"}]

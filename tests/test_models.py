@@ -26,9 +26,11 @@ from pet_pipeline.models import (
     ModelFolder,
     ModelName,
     default_rate,
+    find_classifier,
     find_commit,
     has_safetensors,
     hidden_size,
+    known_hidden_size,
     parse_model,
     resolve_model,
 )
@@ -326,12 +328,13 @@ def test_a_copy_of_a_folder_is_the_same_model_and_a_renamed_file_another(tmp_pat
     assert fingerprint(first) != fingerprint(second)
 
 
-def test_the_file_that_changed_is_named(tmp_path: Path) -> None:
+def test_a_changed_file_is_a_changed_model(tmp_path: Path) -> None:
     model = model_folder(tmp_path / "model", "model.safetensors")
     before = {"params": {"model": fingerprint(model)}}
     (model.path / "model.safetensors").write_text("2")
     after = {"params": {"model": fingerprint(model)}}
-    assert changes(before, after) == ["model.model.safetensors: its content has changed"]
+    (change,) = changes(before, after)
+    assert (change.path, change.kind) == (("params", "model"), "content")
 
 
 def test_a_hub_model_counts_by_its_name_and_commit() -> None:
@@ -388,6 +391,27 @@ def test_a_configuration_that_cannot_be_fetched(cache: Path) -> None:
         hidden_size(HubModel("other-model", COMMIT))
 
 
+@pytest.mark.usefixtures("cache")
+def test_the_hidden_size_is_known_where_the_configuration_is_here(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"hidden_size": 77}')
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_text("{")
+    (tmp_path / "empty").mkdir()
+    for text, expected in (
+        (str(tmp_path), 77),
+        ("org/some-model", 1024),
+        ("org/some-model@v1", 1024),
+        ("org/some-model@v2", None),
+        ("org/other-model", None),  # nothing is fetched
+        ("a..b", None),
+        ("", None),
+        (str(tmp_path / "bad"), None),
+        (str(tmp_path / "empty"), None),
+        (str(tmp_path / "nothing"), None),
+    ):
+        assert known_hidden_size(text) == expected, text
+
+
 def test_a_configuration_is_fetched_where_it_is_not_cached(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,3 +422,42 @@ def test_a_configuration_is_fetched_where_it_is_not_cached(
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert hidden_size(HubModel("other-model", COMMIT)) == 640
+
+
+def test_a_classifier_is_found_in_its_folder_and_in_its_run(tmp_path: Path) -> None:
+    inner = model_folder(tmp_path / "run" / "distill" / "classifier").path
+    assert find_classifier(inner) == inner
+    assert find_classifier(str(tmp_path / "run")) == inner
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [
+        ("nowhere", "no such folder; name the folder of a classifier or of a run"),
+        (
+            "run",
+            "a run without a finished classifier (no distill/classifier); finish the run, with "
+            "distill.enabled = true",
+        ),
+        ("", "no classifier; name the folder of a run, or the one that its last lines show"),
+    ],
+)
+def test_folders_without_a_classifier(tmp_path: Path, folder: str, problem: str) -> None:
+    (tmp_path / "run" / "distill").mkdir(parents=True)
+    (tmp_path / "run" / "config.toml").write_text("")
+    with pytest.raises(UserError) as error:
+        find_classifier(tmp_path / folder)
+    assert str(error.value) == f"{tmp_path / folder}: {problem}"
+
+
+def test_a_run_with_a_baseline_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[data]\npool = "p.csv"\n')
+    baseline = model_folder(tmp_path / "baseline" / "classifier").path
+    with pytest.raises(UserError) as error:
+        find_classifier(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: a run without a finished classifier (no distill/classifier); finish the "
+        f"run, with distill.enabled = true, or take its baseline, {baseline}"
+    )
+    (tmp_path / "config.toml").write_text('[data]\npool = ""\n')  # there will be no other
+    assert find_classifier(tmp_path) == baseline

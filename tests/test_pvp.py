@@ -237,6 +237,24 @@ def test_scores_for_a_prior_over_the_vocabulary_rank_labels_as_before(
 # Tuning
 
 
+def test_rare_labels_are_predicted_after_balanced_batches(tiny_mlm: Path) -> None:
+    texts = [*SAD, *(f"{text} again" for text in SAD), "a great day", "the team", "the market"]
+    rows = [{"text": text} for text in texts]
+    words = (("terrible",), ("great",), ("sports",), ("business",))
+    pattern = pattern_of("p", "{text} it was {mask}.", ("sad", "happy", "sport", "money"), words)
+
+    def tuned(*, balanced: bool) -> Any:
+        pvp = Pvp.load(ModelFolder(tiny_mlm), pattern, max_tokens=48, compute=CPU)
+        optimisation = Optimisation(2e-3, batch_size=8, balanced=balanced)
+        pvp.tune(rows, [0] * 8 + [1, 2, 3], Tuning(optimisation, 20), seed=1)
+        return softmax(pvp.scores(rows), axis=1)
+
+    as_they_are, balanced = tuned(balanced=False), tuned(balanced=True)
+    assert set(as_they_are.argmax(1)) == {0}
+    assert len(set(balanced.argmax(1))) >= 3
+    np.testing.assert_allclose(balanced.mean(0), [0.25] * 4, atol=0.08)
+
+
 def watch_gradients(monkeypatch: pytest.MonkeyPatch, pvp: Pvp) -> list[list[Tensor]]:
     """The gradients of every step from now on, in which nothing is changed."""
     found: list[list[Tensor]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -25,11 +26,14 @@ README = (ROOT / "README.md").read_text("utf-8")
 # Added to the commands that train, so that they take seconds on a tiny model.
 QUICK = (
     "--set finetune.steps=2 --set distill.steps=2 --set baseline.steps=2 "
-    "--set machine.threads=1 --set finetune.max_tokens=64 "
+    "--set machine.threads=1 --set machine.jobs=1 --set finetune.max_tokens=64 "
     "--set search.candidates=5 --set search.steps=1 --set search.beam=2"
 )
 SAD = ["terrible day", "awful food, so bad", "bad, terrible, awful", "an awful terrible night"]
 HAPPY = ["great day", "wonderful food, so good", "good, great, wonderful", "a great good night"]
+
+WORDS = ("terrible", "awful", "bad")
+POOL = [f"{text} {more}" for more in ("again", "today", "there") for text in SAD + HAPPY]
 
 
 def blocks(language: str) -> list[str]:
@@ -48,8 +52,12 @@ def test_make_targets_exist() -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_no_figure_is_missing() -> None:
+    assert "@@" not in README
+
+
 def test_only_known_programs_are_shown() -> None:
-    assert {shlex.split(line)[0] for line in commands()} == {"make", "pet"}
+    assert {shlex.split(line)[0] for line in commands()} == {"cp", "make", "pet"}
 
 
 @pytest.fixture
@@ -62,8 +70,8 @@ def workplace(
     (tmp_path / "data" / "models" / "minilm-mlm").symlink_to(tiny_mlm)
     (tmp_path / "data" / "support").symlink_to(ROOT / "data" / "support")
     toml = blocks("toml")
-    files = re.findall(r"`(patterns/mood/\w+\.toml)`", README)
-    folder = tmp_path / "patterns" / "mood"
+    files = re.findall(r"`(patterns/moods/\w+\.toml)`", README)
+    folder = tmp_path / "patterns" / "moods"
     folder.mkdir(parents=True)
     assert len(files) == len(toml)
     for name, text in zip(files, toml, strict=True):
@@ -71,7 +79,7 @@ def workplace(
     labelled = {"text": SAD + HAPPY, "label": ["sad"] * 4 + ["happy"] * 4}
     pa_csv.write_csv(pa.table(labelled), tmp_path / "labelled.csv")
     pa_csv.write_csv(pa.table(labelled), tmp_path / "test.csv")
-    pa_csv.write_csv(pa.table({"text": (SAD + HAPPY) * 3}), tmp_path / "pool.csv")
+    pa_csv.write_csv(pa.table({"text": POOL}), tmp_path / "pool.csv")
     return tmp_path
 
 
@@ -82,14 +90,23 @@ def run(line: str, extra: str = "") -> str:
 
 
 def test_own_data_and_settings(workplace: Path) -> None:
-    lines = [line for line in commands() if line.startswith("pet ")]
+    lines = [line for line in commands() if line.startswith(("pet ", "cp "))]
     own = [line for line in lines if "mood" in line]
-    assert len(own) == 4
+    assert len(own) == 10
     for line in own:
+        if line.startswith("cp "):
+            shutil.copytree(*line.split()[-2:])
+            continue
+        if "--merge" in line:
+            _label(workplace / "todo.csv")
         run(line, QUICK if line.startswith("pet run") else "")
-    labels = pq.read_table(workplace / "labels.parquet")
-    assert labels.num_rows == 24
-    assert set(labels["label"].to_pylist()) <= {"sad", "happy"}
+    table = pa_csv.read_csv(workplace / "labels.csv")
+    assert table.column_names == [
+        "text", "label", "confidence", "why_empty", "prob_happy", "prob_sad",
+    ]  # fmt: skip
+    assert table.num_rows == 24
+    assert set(table["label"].to_pylist()) <= {"sad", "happy", "", None}
+    assert (workplace / "runs/mood/labelled.parquet").exists()
     for option in re.findall(r"--set '([^']+)'|--set ([\w.=\-]+)\)", README):
         tomllib.loads("".join(option).replace("=", " = ", 1))
     settings = [line for line in lines if "my.toml" in line]
@@ -101,9 +118,20 @@ def test_own_data_and_settings(workplace: Path) -> None:
             run(line, "" if "--plan" in line else QUICK)
 
 
+def _label(file: Path) -> None:
+    """Fill in the labels of a table, as a person would."""
+    table = pa_csv.read_csv(file)
+    labels = [
+        "sad" if set(text.split()) & set(WORDS) else "happy" for text in table["text"].to_pylist()
+    ]
+    place = table.column_names.index("label")
+    pa_csv.write_csv(table.set_column(place, "label", pa.array(labels)), file)
+
+
 def _mood(config: str) -> str:
     """The default settings with the mood task, as a user would edit them."""
-    config = config.replace("patterns/support", "patterns/mood").replace("runs/support", "runs/m2")
+    config = config.replace('task = ""', 'task = "patterns/moods"')
+    config = config.replace('output = ""', 'output = "runs/m2"')
     for name in ("labelled", "pool", "test"):
         config = config.replace(f'{name} = ""', f'{name} = "{name}.csv"')
     return config
@@ -114,7 +142,7 @@ def test_settings_of_the_table(workplace: Path) -> None:
     settings = [text for row in rows for text in re.findall(r"`([a-z_]+\.\w+=[^`]+)`", row)]
     assert len(settings) >= 20
     everywhere = {*settings, *re.findall(r"`([a-z_]+(?:\.\w+)?=[^`]+)`", README)}
-    task = load_task("patterns/mood")
+    task = load_task("patterns/moods")
     for text in everywhere:
         run(f"pet config --set '{text}'")
         problems = setting_problems(task, read_settings(None, [text]))
@@ -130,7 +158,7 @@ def test_every_stage_is_listed(workplace: Path) -> None:
         "ensemble.weights=fitted ipet.generations=1 finetune.max_tokens=64"
     )
     shown = run(
-        "pet run --task patterns/mood --labelled labelled.csv --pool pool.csv --test test.csv",
+        "pet run --task patterns/moods --labelled labelled.csv --pool pool.csv --test test.csv",
         " ".join(f"--set {text}" for text in everything.split()) + " --plan",
     )
     lines = [line.split()[0] for line in shown.splitlines()[1:] if "to do" in line][:-1]
@@ -138,22 +166,45 @@ def test_every_stage_is_listed(workplace: Path) -> None:
 
 
 def test_files_of_a_run_that_are_named_are_there(workplace: Path) -> None:
-    run("pet run --task patterns/mood --labelled labelled.csv --pool pool.csv", QUICK)
-    described = README.partition("A run folder is")[2].partition("\n\n")[0]
-    named = re.findall(r"`([\w./-]+)`", described)
-    assert {"unit.json", "pins.json", "gen-0/ensemble/all/"} <= set(named)
+    run(
+        "pet run --task patterns/moods --labelled labelled.csv --pool pool.csv --test test.csv "
+        "--output runs/mood",
+        QUICK,
+    )
+    described = README.partition("A run folder is")[2].partition("Exit codes")[0]
+    named = re.findall(r"`([\w./<>*-]+\.\w+|[\w/-]+/)`", described)
+    assert {"unit.json", "pins.json", "gen-0/ensemble/all/part-*.parquet"} <= set(named)
     root = workplace / "runs" / "mood"
-    assert all([*root.rglob(name)] for name in named)
+    for name in named:
+        assert [*root.rglob(re.sub(r"<\w+>", "*", name))], name
+
+
+def test_columns_that_are_named_are_there(workplace: Path) -> None:
+    run(
+        "pet run --task patterns/moods --labelled labelled.csv --pool pool.csv --test test.csv "
+        "--output runs/mood",
+        QUICK,
+    )
+    root, checked = workplace / "runs" / "mood", 0
+    for name, described in re.findall(r"\| `([^`]+\.parquet)` \| (.+) \|", README):
+        file = next(root.glob(re.sub(r"<\w+>", "*", name)))
+        columns = re.findall(r"`(\w+)`", described)
+        assert set(columns) <= set(pq.read_schema(file).names), name
+        checked += 1
+    assert checked == 3
 
 
 def test_python_programs(workplace: Path) -> None:
-    run("pet run --task patterns/mood --labelled labelled.csv --pool pool.csv", QUICK)
+    run(
+        "pet run --task patterns/moods --labelled labelled.csv --pool pool.csv --output runs/mood",
+        QUICK,
+    )
     classify, notebook = blocks("python")
     classify = classify.replace("runs/support/", "runs/mood/")
     table = {"text": SAD + HAPPY, "label": ["sad"] * 4 + ["happy"] * 4}
-    names = {"labelled": table, "pool": (SAD + HAPPY) * 3, "test": table}
+    names = {"labelled": table, "pool": POOL, "test": table}
     quick = "dict(steps=2, max_tokens=64)"
-    notebook = notebook.replace("data=data)", f"data=data, finetune={quick}, distill={quick})")
+    notebook = notebook.replace("test=test,", f"test=test, finetune={quick}, distill={quick},")
     program = workplace / "notebook.py"
     lines = [f"{name} = {value!r}" for name, value in names.items()]
     program.write_text("\n".join([*lines, notebook, classify]))
@@ -161,5 +212,6 @@ def test_python_programs(workplace: Path) -> None:
         [sys.executable, str(program)], cwd=workplace, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "runs/notebook/distill/classifier" in done.stdout
+    assert (workplace / "runs/notebook/distill/classifier").exists()
+    assert re.search(r"\['(sad|happy)'\] \[\[", done.stdout)
     assert re.search(r"'label': '(sad|happy)'", done.stdout)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from typing import Any
 import pytest
 from testing import CPU
 
+from pet_pipeline import compute, schedule
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import UserError
+from pet_pipeline.progress import say
 from pet_pipeline.run import ATTEMPTS, PINS, Run
 from pet_pipeline.settings import read_settings
 from pet_pipeline.units import RECORD, Info, Result, Unit
@@ -51,6 +54,23 @@ class Changed(Write):
     """The same after its work was changed."""
 
     version = 2
+
+
+class Scored(Write):
+    """The same with a figure."""
+
+    figure = "the_score"
+
+    def work(self, out: Path, compute: Any) -> Info:
+        return {**super().work(out, compute), "the_score": 0.5}
+
+
+class Slow(Write):
+    """The same, after a while."""
+
+    def work(self, out: Path, compute: Any) -> Info:
+        time.sleep(0.05)
+        return super().work(out, compute)
 
 
 class Fails(Write):
@@ -300,10 +320,10 @@ def test_a_plan_shows_what_force_would_do_and_stores_nothing(place: Place) -> No
     planned = place.go(plan=True, force=("one",))
     assert [unit.result() for unit in planned.units] == [None] * 3
     assert [planned.is_forced(unit) for unit in planned.units] == [True, True, False]
-    assert [unit.why() for unit in planned.units] == [
-        ["attempt: 0 -> 1 (forced)"],
-        ["attempt: 0 -> 1 (forced)"],
-        ["up[0]: made by a unit that has changed", "up[1]: made by a unit that has changed"],
+    assert [planned.why(unit) for unit in planned.units] == [
+        ["forced"],
+        ["forced"],
+        ["2 units of gen-0/one are redone first"],
     ]
     assert {p: p.read_bytes() for p in place.root.rglob("*") if p.is_file()} == before
     assert all(unit.result() for unit in place.go(plan=True).units)
@@ -533,10 +553,144 @@ def test_events(place: Place) -> None:
 def test_each_finished_unit_has_a_line(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.go()
     lines = capsys.readouterr().err.splitlines()
-    starts = ["[1/2] gen-0/one a ", "[2/2] gen-0/one b ", "[1/1] two all "]
+    starts = ["[1/2] gen-0/one a ", "[2/2] gen-0/one b ", "[1/1] two all ", "took "]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
     assert lines[0].endswith(" left")
     assert lines[2].endswith("  a two")
+
+
+@JOBS
+def test_on_a_terminal_each_finished_stage_has_a_line(
+    place: Place, jobs: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "shows_units", lambda: False)
+    with Run(place.root, jobs=jobs) as run:
+        run.do("prepare", place.units("a"))
+        run.do("prepare", place.units("bc"))  # the same stage
+        run.do("two", place.units("d", Scored))
+        run.do("three", place.units("ef", Scored))
+        run.do("two", place.units("d", Scored))  # is done
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines[:-1]] == ["prepare", "two", "three"]
+    assert re.fullmatch(r"prepare +3 units +[\d.]+ s", lines[0])
+    assert re.fullmatch(r"two +1 unit +[\d.]+ s  the score 0\.500", lines[1])
+    assert re.fullmatch(r"three +2 units +[\d.]+ s  mean the score 0\.500", lines[2])
+    assert lines[3].startswith("took ")
+
+
+def test_the_time_of_each_stage_is_in_the_log(place: Place) -> None:
+    place.go()
+    seconds = place.events()[-1]["seconds"]
+    assert list(seconds) == ["gen-0/one", "two"]
+    assert all(value >= 0 for value in seconds.values())
+    place.go()
+    assert place.events()[-1]["seconds"] == {}
+
+
+def test_the_time_left_in_all_follows_the_plan(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = place.go(plan=True)
+    with Run(place.root) as run:
+        run.expect(planned)
+        run.do("gen-0/one", place.units("ab", Slow))
+        run.do("two", {"all": Write("two", str(place.log))})
+    one, other, last, _ = capsys.readouterr().err.splitlines()
+    assert one.endswith("about 10 s left in all")
+    assert other.endswith("about 10 s left in all")
+    assert "left" not in last
+
+
+def test_what_is_planned_after_until_is_not_expected(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = place.go(plan=True)
+    with Run(place.root, until="one") as run:
+        run.expect(planned)
+        run.do("gen-0/one", place.units("ab", Slow))
+    one, other, _ = capsys.readouterr().err.splitlines()
+    assert one.endswith("about 10 s left in all")
+    assert "left" not in other
+
+
+def test_lines_of_workers_are_printed_by_their_parent(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclass(frozen=True)
+    class Says(Unit):
+        a: str
+
+        def work(self, out: Path, compute: Any) -> Info:
+            say(f"{self.a} says")
+            return {}
+
+    with Run(place.root, jobs=2) as run:
+        run.do("one", {name: Says(name) for name in "ab"})
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(line for line in lines if line.endswith(" says")) == ["a says", "b says"]
+
+
+def test_only_runs_one_stage_and_leaves_the_others_as_they_are(place: Place) -> None:
+    def go(**options: Any) -> Run:
+        with Run(place.root, **options) as run:
+            one = run.do("one", place.units("a"))
+            two = run.do("two", {"b": Write("b", str(place.log), tuple(one.values()))})
+            run.do("three", place.units("c"))  # needs nothing
+            run.do("four", {"d": Write("d", str(place.log), tuple(two.values()))})
+        return run
+
+    go(only="three")
+    assert place.ran() == ["c"]
+    go(only="one")
+    assert place.ran() == ["a"]
+    go(only="one")  # is done
+    assert place.ran() == []
+    go(only="one", force=("one",))
+    assert place.ran() == ["a"]
+    go(only="two")
+    assert place.ran() == ["b"]
+    assert place.events()[-1]["error"] is None
+    go()
+    assert place.ran() == ["d"]
+
+
+@pytest.mark.parametrize("plan", [True, False])
+def test_only_refuses_with_a_list_if_other_stages_have_to_run_first(
+    place: Place, plan: bool
+) -> None:
+    def refusal(names: str) -> str:
+        with pytest.raises(UserError) as error:
+            place.go(names, only="two", plan=plan)
+        return str(error.value)
+
+    end = "; run without --only, or with --until two"
+    assert refusal("a") == f"--only two: 1 unit has to run first: gen-0/one/a{end}"
+    first = ", ".join(f"gen-0/one/{name}" for name in "abcdefghij")
+    text = f"--only two: 12 units have to run first: {first} and 2 more{end}"
+    assert refusal("abcdefghijkl") == text
+    assert place.ran() == []
+
+
+def test_with_only_a_pipeline_does_not_look_for_what_is_not_there(place: Place) -> None:
+    with Run(place.root, only="two") as run:
+        assert not run.plan
+        run.do("one", place.units("a"))
+        assert run.plan
+        run.do("two", place.units("b"))
+    assert place.ran() == ["b"]
+
+
+def test_what_a_unit_is_made_from_is_a_reason_only_if_it_is_the_only_one(place: Place) -> None:
+    place.go()
+
+    def why(names: str, kind: type[Write] = Write) -> list[list[str]]:
+        run = place.go(names, kind, plan=True)
+        return [run.why(unit) for unit in run.units]
+
+    assert why("ab") == [[], [], []]
+    assert why("ab", Changed) == [[f"{s} has a new version: 1 → 2"] for s in ("one", "one", "two")]
+    assert why("abc") == [[], [], [], ["gen-0/one/c is redone first"]]
+    assert why("a") == [[], ["an earlier result has changed"]]
 
 
 def test_a_record_that_a_power_cut_left_empty_does_not_count(place: Place) -> None:
@@ -554,6 +708,18 @@ def test_a_run_is_what_its_settings_say(tiny_settings: Callable[..., Settings]) 
     assert (run.plan, run.until, run.force) == (True, "one", ("two",))
     expected = Compute(device="cpu", precision="float32", threads=1, batch_tokens=99)
     assert run.compute == expected
+
+
+def test_the_models_size_decides_how_many_units_run_at_a_time(
+    tiny_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "usable_cores", lambda: 3)
+    monkeypatch.setattr(compute, "usable_bytes", lambda: 2**40)
+    chosen = {"jobs": 0, "threads": 0, "device": "cpu"}
+    for model, jobs, threads in (({}, 3, 1), ({"model": "a/large-one"}, 1, 3)):
+        run = Run.open(tiny_settings(machine=chosen, **model), plan=True)
+        assert isinstance(run.compute, Compute)
+        assert (run.jobs, run.compute.threads) == (jobs, threads)
 
 
 def test_a_runs_folder_keeps_its_settings(tiny_settings: Callable[..., Settings]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def test_units_are_done_stale_or_to_do_with_their_size(tmp_path: Path) -> None:
     }
     executed(tmp_path)
     assert states(planned(tmp_path, text="b")) == {
-        "one": ("stale", "text: a -> b"),
+        "one": ("stale", "finetune text: a → b"),
         "two": ("done", ""),
         "classifier": ("to do", "300 steps"),
     }
@@ -142,8 +142,8 @@ def test_a_plan_is_a_table_with_counts(tmp_path: Path, capsys: pytest.CaptureFix
     executed(tmp_path)
     print_units(planned(tmp_path, text="[red]"))
     head, one, two, last, counts = capsys.readouterr().out.splitlines()
-    assert head.split("  ")[-1].strip() == "time, size or reason"
-    assert re.fullmatch(r"gen-0/finetune +one +stale +text: a -> \[red\] *", one)
+    assert head.rstrip().split("  ")[-1] == "time, size or reason"
+    assert re.fullmatch(r"gen-0/finetune +one +stale +finetune text: a → \[red\] *", one)
     assert re.fullmatch(r"gen-0/finetune +two +done +\d\.\d s *", two)
     assert re.fullmatch(r"distill +classifier +to do +300 steps *", last)
     assert counts == "1 done, 1 stale, 1 to do"
@@ -184,6 +184,21 @@ def test_results_are_a_table_and_where_things_are(
         f"report       {tmp_path}/report/index.html",
         f'try it       pet predict {tmp_path}/distill/classifier --text "..."',
     ]
+
+
+def test_what_looks_wrong_is_said_below_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    better = replace(system("baseline", "baseline"), value=0.8)
+    with Run(tmp_path) as run:
+        run.do("evaluate", {"all": Measured(replace(METRICS, systems=[*METRICS.systems, better]))})
+    capsys.readouterr()
+    print_results(run, "pet")
+    lines = capsys.readouterr().out.splitlines()
+    (note,) = [line for line in lines if line.startswith("note ")]
+    assert note.startswith(
+        "note The classifier's f1 of '[bold]happy', 0.750, is below the baseline's, 0.800: "
+    )
 
 
 def test_without_results_nothing_is_claimed(
@@ -234,8 +249,17 @@ def test_described_patterns_have_tokens_prior_and_notes(
 def test_a_prediction_has_the_most_probable_label_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    print_prediction("so [b]good", ["sad", "happy"], [0.25, 0.75])
+    print_prediction("so [b]good", {"sad": 0.25, "happy": 0.75})
     text, first, second = capsys.readouterr().out.splitlines()
     assert text == "so [b]good"
     assert first.split()[:2] == ["happy", "75.0%"]
     assert second.split()[:2] == ["sad", "25.0%"]
+
+
+def test_a_text_without_a_label_has_the_reason_first(capsys: pytest.CaptureFixture[str]) -> None:
+    print_prediction("", {}, "empty text")
+    print_prediction("so", {"[sad]": 1.0}, "confidence 1.00 < [b]")
+    empty, reason, text, other, label = capsys.readouterr().out.splitlines()
+    assert (empty, reason) == ("", "  no label: empty text")
+    assert (text, other) == ("so", "  no label: confidence 1.00 < [b]")
+    assert label.split()[:2] == ["[sad]", "100.0%"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -21,8 +20,6 @@ from pet_pipeline.sources import (
     count_rows,
     find_source,
     read_batches,
-    save_table,
-    source_files,
 )
 from pet_pipeline.tables import part_name
 
@@ -114,9 +111,7 @@ def test_hidden_files_are_neither_read_nor_counted(tmp_path: Path) -> None:
     source = find_source(str(tmp_path))
     assert count_rows(source) == 2
     assert [row["text"] for row in rows(str(tmp_path), labels=None)] == ["1", "0"]
-    assert source_files(str(tmp_path)) == [f"{tmp_path}/a/x.parquet", f"{tmp_path}/b.parquet"]
-    assert source_files(f"{tmp_path}/_x.parquet") == [f"{tmp_path}/_x.parquet"]  # asked for
-    assert source_files("datasets:a:train") == []
+    assert count_rows(find_source(f"{tmp_path}/_x.parquet")) == 1  # asked for
 
 
 def test_a_source_in_a_hidden_folder_is_read(tmp_path: Path) -> None:
@@ -195,11 +190,12 @@ def test_a_column_that_no_shard_has_is_named_once(tmp_path: Path) -> None:
     for n in range(3):
         saved(tmp_path / part_name(n), txt=["a"])
     assert check_source(str(tmp_path), ("text",), {}, labelled=False, place="p") == [
-        f"p: {tmp_path} has no column 'text'; did you mean 'txt'?; "
-        'or map it: data.columns = {text = "..."}'
+        f"p: {tmp_path} has no column 'text'; it has 'txt'; if it is 'txt', add "
+        '--text-column txt (data.columns = {text = "txt"})'
     ]
-    with pytest.raises(UserError, match="has no column 'text'; did you mean 'txt'"):
+    with pytest.raises(UserError) as error:
         rows(str(tmp_path), labels=None)
+    assert str(error.value) == f"{tmp_path} has no column 'text'; it has 'txt'"
 
 
 def test_shards_may_have_columns_of_different_types(tmp_path: Path) -> None:
@@ -238,12 +234,14 @@ def test_a_folder_behind_a_url() -> None:
     assert find_source("memory://stock") == source
 
 
-def test_numbered_labels_with_names_in_the_metadata(tmp_path: Path) -> None:
-    features = {"info": {"features": {"label": {"names": ["sad", "happy"], "_type": "ClassLabel"}}}}
-    table = pa.table({"text": ["a", "b"], "label": [1, 0]})
+@pytest.mark.parametrize("name", ["label", "coarse_label"])
+def test_numbered_labels_with_names_in_the_metadata(tmp_path: Path, name: str) -> None:
+    features = {"info": {"features": {name: {"names": ["sad", "happy"], "_type": "ClassLabel"}}}}
+    table = pa.table({"text": ["a", "b"], name: [1, 0]})
     table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
     pq.write_table(table, tmp_path / "t.parquet")
-    assert [row["label"] for row in rows(str(tmp_path / "t.parquet"))] == ["happy", "sad"]
+    read = rows(str(tmp_path / "t.parquet"), {"label": name})
+    assert [row["label"] for row in read] == ["happy", "sad"]
 
 
 @pytest.mark.parametrize(
@@ -310,10 +308,106 @@ def test_what_keeps_a_source_from_being_read(tmp_path: Path) -> None:
         (problem,) = check_source(broken, ("text",), {}, labelled=False, place="data.pool")
         assert problem.startswith(f"data.pool: {broken}: ")
         assert message in problem
-    problems = check_source(source, ("txt", "text"), {"text": "label"}, labelled=True, place="p")
-    assert problems == [f"p: {source} has no column 'txt'; did you mean 'text'?"]
-    (problem,) = check_source(source, ("txt",), {}, labelled=True, place="p")
-    assert problem.endswith("did you mean 'text'?; or map it: data.columns = {text = \"...\"}")
+
+
+def missing(
+    tmp_path: Path, header: str, *columns: str, names: dict[str, str] | None = None, **options: Any
+) -> list[str]:
+    """What is said of the columns that a CSV file does not have, after its name."""
+    (tmp_path / "t.csv").write_text(f"{header}\n")
+    given = {"labelled": True, "place": "p", **options}
+    problems = check_source(f"{tmp_path}/t.csv", columns, names or {}, **given)
+    return [problem.removeprefix(f"p: {tmp_path}/t.csv has no column ") for problem in problems]
+
+
+def test_a_missing_column_is_told_with_the_delimiter_and_the_option(tmp_path: Path) -> None:
+    assert missing(tmp_path, "text;category", "text") == [
+        "'label'; with the delimiter ';' it has 'text', 'category'; if it is 'category', add "
+        '--label-column category (data.columns = {label = "category"})'
+    ]
+    assert missing(tmp_path, "a\tb\tc", "text", labelled=False) == [
+        "'text'; with the delimiter '\\t' it has 'a', 'b', 'c'; name it: --text-column NAME "
+        '(data.columns = {text = "NAME"})'
+    ]
+    assert missing(tmp_path, "text^label", "text", labelled=False, mapping="--as NAME") == [
+        "'text'; no delimiter (',', ';', '\\t', '|') was found, and it has 'text^label'; "
+        "if it is 'text^label', add --as text^label"
+    ]
+
+
+def test_both_columns_may_be_missing(tmp_path: Path) -> None:
+    text, label = missing(tmp_path, "the message|category", "text")
+    assert text.endswith(
+        "; if it is 'the message', add --text-column 'the message' "
+        '(data.columns = {text = "the message"})'
+    )
+    assert label.endswith(
+        "; if it is 'category', add --label-column category (data.columns = {label = \"category\"})"
+    )
+
+
+def test_the_options_of_two_text_columns_are_given_together(tmp_path: Path) -> None:
+    (problem,) = missing(tmp_path, "premise,hypo,label", "premise", "hypothesis")
+    assert problem.endswith(
+        "if it is 'hypo', add --text-column premise --text-column hypo "
+        '(data.columns = {hypothesis = "hypo"})'
+    )
+    first, second = missing(tmp_path, "a,b,label", "premise", "hypothesis")
+    assert first.endswith(
+        '; name it: --text-column NAME --text-column NAME (data.columns = {premise = "NAME"})'
+    )
+    assert second.endswith('(data.columns = {hypothesis = "NAME"})')
+
+
+def test_a_table_without_another_column_gets_no_advice_to_name_it(tmp_path: Path) -> None:
+    assert missing(tmp_path, "id,text", "text") == [
+        "'label'; with the delimiter ',' it has 'id', 'text'"
+    ]
+
+
+def test_a_mapping_to_a_column_that_is_not_there(tmp_path: Path) -> None:
+    seen = "with the delimiter ',' it has 'message', 'label'"
+    assert missing(tmp_path, "message,label", "text", names={"text": "mesage"}) == [
+        f"'mesage'; {seen}; did you mean 'message'?"
+    ]
+    body = {"names": {"text": "body"}}
+    assert missing(tmp_path, "message,label", "text", **body) == [
+        f"'body'; {seen}; data.columns is for all tables: rename it in this one"
+    ]
+    assert missing(tmp_path, "message,label", "text", **body, mapping="--column COLUMN=NAME") == [
+        f"'body'; {seen}"
+    ]
+
+
+def test_a_wide_table_is_told_by_its_first_columns(tmp_path: Path) -> None:
+    (problem,) = missing(tmp_path, ",".join(f"c{n}" for n in range(25)), "text", labelled=False)
+    assert "'c18', 'c19' and 5 more; name it" in problem
+
+
+@pytest.mark.parametrize("root", ["memory://shelf", "{tmp_path}"])
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_delimiters_of_every_file_of_a_folder_or_url(
+    tmp_path: Path, root: str, delimiter: str
+) -> None:
+    root = root.format(tmp_path=tmp_path)
+    content = f'text{delimiter}label\n"so, {delimiter} good"{delimiter}happy\n'
+    for name, text in {"a.csv": content, "b.csv": 'label,text\nsad,"bad; day"\n'}.items():
+        with fsspec.open(f"{root}/{name}", "w") as file:
+            file.write(text)
+    for source in (root, f"{root}/a.csv"):
+        assert check_source(source, ("text",), {}, labelled=True, place="p") == []
+        first, *others = [(row["text"], row["label"]) for row in rows(source)]
+        assert first == (f"so, {delimiter} good", "happy")
+        assert others in ([("bad; day", "sad")], [])
+        assert count_rows(find_source(source), ("text",), {}) == 1 + len(others)
+
+
+def test_a_table_is_counted_by_the_delimiter_that_it_is_read_by(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('text,a;b,c\n"1\n;2",3;4,5\n')
+    source = find_source(str(tmp_path / "t.csv"))
+    read = list(read_batches(source, ("text",), {}, None))
+    assert [batch["text"].to_pylist() for batch in read] == [["1\n;2"]]
+    assert count_rows(source, ("text",), {}) == 1
 
 
 @pytest.mark.parametrize(
@@ -352,33 +446,3 @@ def test_mixed_formats_in_a_folder(tmp_path: Path) -> None:
     written(tmp_path, "parquet")
     (problem,) = check_source(str(tmp_path), ("text",), {}, labelled=False, place="p")
     assert "'csv', 'parquet' found; one of" in problem
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        pa.table({"text": ["a", "b"]}),
-        pd.DataFrame({"text": ["a", "b"]}),
-        {"text": ["a", "b"]},
-        [{"text": "a"}, {"text": "b"}],
-        ["a", "b"],
-    ],
-    ids=["arrow", "pandas", "mapping", "rows", "texts"],
-)
-def test_tables_in_memory_become_sources(tmp_path: Path, table: Any) -> None:
-    source = save_table(table, tmp_path / "new", "pool")
-    assert [row["text"] for row in rows(source, labels=None)] == ["a", "b"]
-
-
-def test_texts_in_memory_become_the_column_asked_for(tmp_path: Path) -> None:
-    source = save_table(["a"], tmp_path, "pool", column="message")
-    assert pq.read_table(source).to_pylist() == [{"message": "a"}]
-    assert save_table(["b"], tmp_path, "pool") == source  # replaced
-    assert [file.name for file in tmp_path.iterdir()] == ["pool.parquet"]
-    frame = pd.DataFrame({"text": ["x", None]}, index=[5, 6])
-    assert pq.read_table(save_table(frame, tmp_path, "frame")).column_names == ["text"]
-
-
-def test_other_objects_are_no_tables(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="pool: an object of type int is not a table; give an"):
-        save_table(3, tmp_path, "pool")

@@ -73,6 +73,15 @@ def test_shards_hold_every_row_in_order(
     assert all(len(part) == size for part in parts[:-1])
 
 
+def test_rows_that_are_not_kept_leave_gaps_in_shards_that_are_cut_as_if_they_were(
+    tmp_path: Path,
+) -> None:
+    batch = pa.RecordBatch.from_pydict({"n": pa.array(range(10), pa.int64())})
+    count = write_shards([batch], tmp_path, 4, keep=lambda t: t["n"].to_numpy() > 4)
+    parts = [pq.read_table(file)["n"].to_pylist() for file in shard_files(tmp_path)]
+    assert (count, parts) == (5, [[], [5, 6, 7], [8, 9]])
+
+
 def test_scores_and_soft_labels_come_back(tmp_path: Path) -> None:
     scores = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
     write_scores(tmp_path / "s.parquet", pa.array([5, 6]), scores, LABELS)

@@ -11,11 +11,13 @@ import pytest
 import torch
 from testing import CPU
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from pet_pipeline import training
 from pet_pipeline.batches import batch_rows
 from pet_pipeline.compute import Compute
 from pet_pipeline.optimisation import Optimisation
-from pet_pipeline.training import CHECKPOINT, _adamw, _restore, fit
+from pet_pipeline.training import CHECKPOINT, _adamw, _restore, _slow, fit
 
 OFTEN = replace(CPU, checkpoint_seconds=0)  # a checkpoint after every step
 OPTIMISATION = Optimisation(learning_rate=0.05, batch_size=2)
@@ -112,7 +114,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, stop: in
     taken = train(resumed, checkpoints=tmp_path, frozen_embeddings=False)
     assert taken == list(range(stop, 12))
     assert same(whole, resumed)
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]  # until the model is saved
 
 
 def test_embeddings_stay_if_frozen() -> None:
@@ -283,6 +285,44 @@ def test_without_a_checkpoint_nothing_is_restored(tmp_path: Path) -> None:
     assert same(model, net())
 
 
+def test_each_weight_is_cast_once_in_a_step_however_many_parts_it_has() -> None:
+    model = net()
+    compute, ids = replace(CPU, precision="bfloat16"), torch.tensor([0, 1, 2, 3])
+    casts: list[object] = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if "_to_copy" in str(func) and args[0] is model.layer.weight:
+                casts.append(kwargs["dtype"])
+            return func(*args, **(kwargs or {}))
+
+    def losses(step: int) -> Iterator[Tensor]:
+        for part in ids.chunk(4):
+            yield nn.functional.cross_entropy(model(part), part % 3, reduction="sum") / len(ids)
+
+    with Watched():
+        fit(
+            model, losses, steps=2, optimisation=OPTIMISATION, seed=1, compute=compute, what="casts"
+        )
+    assert casts == [torch.bfloat16] * 2
+
+
+def test_steps_that_become_slow_are_said_with_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits = iter([1.0, *[0.5] * 20, *[4.0] * 400])
+    monkeypatch.setattr(training.Pace, "step", lambda pace, now: 8.2 if next(waits) == 4 else None)
+    train(net(), steps=22, compute=CPU)
+    assert capsys.readouterr().err == (
+        "  test: steps take 8 times as long as at first; if other programs use the same cores: "
+        "fewer units at the same time leave more to each, so lower machine.jobs\n"
+    )
+    advice = ": a thread that waits for another suffers most, so set machine.threads = 1"
+    assert _slow("test", 8.2, replace(CPU, threads=2)).endswith(advice)
+
+
 def test_a_damaged_checkpoint_is_said_and_the_training_starts_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,5 +331,4 @@ def test_a_damaged_checkpoint_is_said_and_the_training_starts_again(
     (tmp_path / CHECKPOINT).write_bytes(b"")  # as after a power cut
     train(again, checkpoints=tmp_path)
     assert "damaged" in capsys.readouterr().err
-    assert not (tmp_path / CHECKPOINT).exists()
     assert same(whole, again)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from pet_pipeline.errors import UserError, nearest, raise_all
+from pet_pipeline.progress import set_verbosity
+
+MISTAKE, INTERRUPTED, CLOSED = 2, 130, 141  # exit codes: the user's, and those of signals
 
 TABLE_OPTION: Any = {"labelled": False, "place": "--table", "mapping": "--column COLUMN=NAME"}
 
@@ -30,18 +34,63 @@ Columns = Annotated[
         "--column", metavar="COLUMN=NAME", help="A column and its name in the table; repeatable."
     ),
 ]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-column",
+        metavar="NAME",
+        help="The tables' column of texts; repeatable, in the order of the task's text columns.",
+    ),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The tables' column of labels.")
+]
+
+
+def _set_verbosity(verbose: bool | None) -> bool | None:
+    if verbose is not None:
+        set_verbosity("verbose" if verbose else "quiet")
+    return verbose
+
+
+Verbosity = Annotated[
+    bool | None,
+    typer.Option(
+        "--verbose/--quiet",
+        "-v/-q",
+        callback=_set_verbosity,
+        help="Say more while it works, or nothing but results and errors.",
+        show_default=False,
+    ),
+]
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Show an error of the user's as a message, without a traceback, and exit with 2."""
+    """Turn what ends a command into its exit code; a mistake of the user's has no traceback.
+
+    A reader of the standard output who has seen enough, such as `head`, has made no mistake.
+    """
     try:
         yield
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(MISTAKE)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout):
+            raise
+        # or else Python complains when it closes what it could not write
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED)
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether nobody reads any more what is written to a stream."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def column_names(texts: list[str], columns: Sequence[str]) -> dict[str, str]:

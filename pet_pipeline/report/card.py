@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from pet_pipeline.metrics import percent
 from pet_pipeline.models import HubModel, model_title
+from pet_pipeline.report.answers import coverage_sentence, suggested_point
 from pet_pipeline.report.data import ReportData
-from pet_pipeline.stages.distill import distillation_steps
 from pet_pipeline.stages.evaluate import System
 
 HUB_METRICS = {
@@ -116,7 +117,8 @@ def _making(data: ReportData) -> Iterator[str]:
     finetune, distill = data.settings.finetune, data.settings.distill
     yield "## How it was made"
     yield ""
-    n_models, n_generations = len(data.ensemble.models), len(data.generations)
+    n_models = len(data.ensemble.models) if data.ensemble else 0
+    n_generations = len(data.generations)
     tuned = f", each tuned for {finetune.steps} steps" if data.tuned else ""
     into = f" into {model_title(data.student)}" if data.student != data.base else ""
     yield (
@@ -124,7 +126,7 @@ def _making(data: ReportData) -> Iterator[str]:
         f"{n_models} models on {model_title(data.base)}{tuned}, in {n_generations} "
         f"generation{'s' * (n_generations != 1)}, labelled the pool together; this classifier was "
         f"distilled from their soft labels{into} in "
-        f"{distillation_steps(distill, data.rows['pool'])} steps at temperature "
+        f"{data.steps} steps at temperature "
         f"{distill.temperature}."
     )
 
@@ -141,6 +143,11 @@ def _limits(data: ReportData) -> Iterator[str]:
             f"Its probabilities were off by {classifier.calibration_error:.3f} on average on the "
             "test rows (expected calibration error)."
         )
+        wished, point = suggested_point(classifier)
+        if point:
+            yield coverage_sentence(classifier, point)
+        else:
+            yield f"It is right on {percent(wished)} of the test texts or more without a threshold."
 
 
 def _cell(text: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pet_pipeline.config import Settings
-from pet_pipeline.metrics import metric_title
+from pet_pipeline.metrics import Measured, metric_title, proportion
 from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Task
 from pet_pipeline.stages.check_patterns import CheckedPattern, read_checked
@@ -49,6 +50,62 @@ class GenerationData:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """How often models are right on labelled rows that they were tuned without."""
+
+    tuned_on: int  # labelled rows, on average
+    rows: int  # that were left out in turn
+    accuracy: Measured
+
+    @classmethod
+    def of(cls, folds: Mapping[int, Sequence[Result]], n_labelled: int) -> HeldOut | None:
+        """What `crossfit` says of its folds, by their number; None without any rows."""
+        infos = [[r.info for r in results if r.info.get("rows")] for results in folds.values()]
+        by_model = [info for fold in infos for info in fold]
+        scored = sum(info["rows"] for info in by_model)
+        if not scored:
+            return None
+        right = sum(info["rows"] * info["accuracy"] for info in by_model) / scored
+        rows = sum(fold[0]["rows"] for fold in infos if fold)  # however many models scored them
+        return cls(
+            tuned_on=n_labelled - round(scored / len(by_model)),
+            rows=rows,
+            accuracy=proportion(round(right * rows), rows),
+        )
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long the units of a stage worked."""
+
+    stage: str
+    units: int
+    seconds: float  # the sum
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """Folders of a run's units by stage; how long they took is recorded and never counts."""
+
+    folders: dict[str, tuple[Path, ...]]
+
+    def in_key(self) -> list[str]:
+        """The names of the stages."""
+        return list(self.folders)
+
+    def times(self) -> list[StageTime]:
+        """How long each stage took."""
+        return [
+            StageTime(
+                stage,
+                len(folders),
+                sum((read_record(folder) or {}).get("seconds", 0.0) for folder in folders),
+            )
+            for stage, folders in self.folders.items()
+        ]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that the page and the model card show."""
 
@@ -59,23 +116,40 @@ class ReportData:
     learning_rate: float  # of the fine-tunes
     rows: dict[str, int]  # by table
     labelled: dict[str, int]  # labelled rows by label
-    patterns: list[CheckedPattern]  # in the task's order
+    patterns: list[CheckedPattern]  # in the task's order; empty without a pool
     generations: list[GenerationData]
     metrics: Metrics | None
     searched: TemplateRanking | None
     found_words: list[WordsRecord]  # by pattern
     versions: dict[str, str]  # of Python and of packages
+    folder: str  # of the run, as commands name it
+    classifier: bool  # whether there is one
+    steps: int  # of its distillation
+    warnings: list[str]  # about the tables
+    held_out: HeldOut | None
+    times: list[StageTime]
 
     @property
-    def ensemble(self) -> EnsembleSummary:
-        """The ensemble of the last generation."""
-        return self.generations[-1].ensemble
+    def ensemble(self) -> EnsembleSummary | None:
+        """The ensemble of the last generation; None without a pool."""
+        return self.generations[-1].ensemble if self.generations else None
 
     @property
     def tuned(self) -> bool:
         """Whether the models of the last generation were tuned at all."""
-        rows = self.labelled or self.generations[-1].added
+        rows = self.labelled or (self.generations and self.generations[-1].added)
         return bool(rows and self.settings.finetune.steps)
+
+    @property
+    def best(self) -> System | None:
+        """The system that the run is for, if it was measured."""
+        return self.metrics.best if self.metrics else None
+
+    @property
+    def first_mean(self) -> System | None:
+        """The mean PVP of the first generation, tuned on the labelled rows alone."""
+        systems = self.metrics.systems if self.metrics else []
+        return next((s for s in systems if s.kind == "mean" and s.generation == 0), None)
 
     @property
     def metric(self) -> str:
@@ -94,9 +168,9 @@ class ReportData:
 
 
 def checked_patterns(results: Iterable[Result], task: Task) -> list[CheckedPattern]:
-    """What is known of each pattern of the task, in its order."""
+    """What is known of each pattern of the task, in its order; empty if none was checked."""
     checked = {pattern.name: pattern for result in results for pattern in read_checked(result)}
-    return [checked[pattern.name] for pattern in task.patterns]
+    return [checked[pattern.name] for pattern in task.patterns if checked]
 
 
 def versions_of(result: Result) -> dict[str, str]:

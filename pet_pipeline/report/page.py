@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pet_pipeline.metrics import metric_title
+from pet_pipeline.metrics import CoveragePoint, coverage_at, metric_title, percent
 from pet_pipeline.models import model_title
-from pet_pipeline.report import plots
+from pet_pipeline.progress import duration
+from pet_pipeline.remarks import remarks
+from pet_pipeline.report import answers, plots
 from pet_pipeline.report.data import ReportData
+from pet_pipeline.report.glossary import Glossary
 from pet_pipeline.settings import write_settings
 from pet_pipeline.stages.evaluate import Metrics
 
 LONGEST_TEXT = 600
+SMALLEST = 0.75  # of a picture's own width
 
 
 def render_page(data: ReportData) -> str:
@@ -28,7 +32,15 @@ def render_page(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shorten": _shorten, "number": _number, "count": _count}
+    environment.filters |= {
+        "shorten": _shorten,
+        "number": _number,
+        "count": _count,
+        "duration": duration,
+        "percent": percent,
+        "unbroken": _unbroken,
+        "explained": Glossary().explained,  # terms, in the order in which the template has them
+    }
     template = environment.get_template("page.html.j2")
     return template.render(
         data=data,
@@ -36,6 +48,10 @@ def render_page(data: ReportData) -> str:
         model=model_title(data.base),
         settings_text=write_settings(data.settings),
         summary=_summary(data),
+        remarks=remarks(data.metrics, data.ensemble),
+        answers=_answers(data),
+        commands=answers.next_commands(data),
+        coverage=_coverage(data),
         figures=_figures(data),
         added=_added(data),
     )
@@ -52,28 +68,56 @@ class AddedRow:
     short: list[str]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A question of the first screen, and the sentences that answer it."""
+
+    question: str
+    sentences: list[str]
+    listed: bool = False  # one below the other
+
+
+def _answers(data: ReportData) -> list[Answer]:
+    return [
+        Answer("Is it good enough?", answers.good_enough(data)),
+        Answer("On which labels is it not?", answers.weak_labels(data), listed=True),
+        Answer("What can be left to it?", answers.left_to_it(data)),
+        Answer("What would more labels bring?", answers.more_labels(data)),
+    ]
+
+
+def _coverage(data: ReportData) -> list[tuple[float, CoveragePoint | None]]:
+    """For accuracies that one may wish, where the best system reaches them, if it does."""
+    best = data.best
+    if best is None or not best.coverage:
+        return []
+    wished = [value for value in (0.8, *answers.WISHED) if value > best.accuracy]
+    return [(value, coverage_at(best.coverage, value)) for value in wished]
+
+
 def _figures(data: ReportData) -> dict[str, Markup]:
     """The pictures by name, only those that there is something to show in."""
-    ensemble = data.ensemble
-    svgs = {
-        "entropy": plots.entropy_plot(ensemble.entropy),
-        "balance": plots.balance_plot(ensemble.label_counts, ensemble.label_mass),
-    }
-    if len(ensemble.models) > 1:
-        svgs["agreement"] = plots.agreement_plot(ensemble.agreement, ensemble.models)
+    svgs: dict[str, str] = {}
+    if ensemble := data.ensemble:
+        svgs["entropy"] = plots.entropy_plot(ensemble.entropy)
+        svgs["balance"] = plots.balance_plot(ensemble.label_counts, ensemble.label_mass)
+        if len(ensemble.models) > 1:
+            svgs["agreement"] = plots.agreement_plot(ensemble.agreement, ensemble.models)
     if data.metrics:
         svgs |= _measured_figures(data.metrics)
     if data.searched:
         svgs["templates"] = plots.templates_plot(data.searched.candidates)
-    return {name: Markup(_own_ids(svg, name)) for name, svg in svgs.items()}
+    return {name: Markup(_legible(_own_ids(svg, name))) for name, svg in svgs.items()}
 
 
 def _measured_figures(metrics: Metrics) -> dict[str, str]:
     """The pictures of what was measured on the test table."""
     title = metric_title(metrics.metric, metrics.labels)
     svgs = {"systems": plots.systems_plot(metrics.last_systems(), title)}
-    detailed = [s for kind in ("ensemble", "classifier") if (s := metrics.system(kind))]
+    kinds = ("baseline", "ensemble", "classifier")
+    detailed = [s for kind in kinds if (s := metrics.system(kind))]
     svgs["reliability"] = plots.reliability_plot(detailed)
+    svgs["coverage"] = plots.coverage_plot(detailed)
     best = detailed[-1]
     svgs["confusion"] = plots.confusion_plot(best.confusion or [], metrics.labels, best.name)
     ensembles = [s for s in metrics.systems if s.kind == "ensemble"]
@@ -88,25 +132,30 @@ def _own_ids(svg: str, name: str) -> str:
     return re.sub(r'(url\(|xlink:href=")#', rf"\1#{name}-", svg)
 
 
+def _legible(svg: str) -> str:
+    """An SVG that does not shrink so far on a narrow page that its texts cannot be read."""
+    return re.sub(
+        r'width="([\d.]+)pt"',
+        lambda width: f'{width[0]} style="min-width: {SMALLEST * float(width[1]):.0f}pt"',
+        svg,
+        count=1,
+    )
+
+
 def _summary(data: ReportData) -> str:
-    """What was run and what came out, in a sentence or two."""
+    """What was run, in a sentence."""
     rows, patterns = data.rows, len(data.task.patterns)
     labelled = f"{_count(rows['labelled'])} labelled texts" if "labelled" in rows else "no labels"
-    run = (
-        f"{patterns} pattern{'s' * (patterns != 1)} of the task {data.task.name} on the model "
-        f"{model_title(data.base)}: {labelled} and a pool of {_count(rows['pool'])} unlabelled "
-        "texts."
-    )
-    best = data.system("classifier") or data.system("ensemble")
-    if data.metrics is None or best is None:
-        return f"{run} There was no test table, so nothing is measured."
-    baseline, mean = data.system("baseline"), data.system("mean")
-    compared = [f"the mean PVP {mean.value:.3f}"] if mean else []
-    compared += [f"the supervised baseline {baseline.value:.3f}"] if baseline else []
+    if not data.generations:
+        return (
+            f"The baseline of the task {data.task.name}: an ordinary classifier on the model "
+            f"{model_title(data.student)}, trained on {labelled} alone. Without a pool of "
+            "unlabelled texts there is nothing to distil from, and patterns are not used."
+        )
     return (
-        f"{run} The {best.name} reaches {data.metric} {best.value:.3f} "
-        f"({best.low:.3f} to {best.high:.3f}) on {_count(data.metrics.test_rows)} "
-        f"test rows; {' and '.join(compared)}."
+        f"{patterns} pattern{'s' * (patterns != 1)} of the task {data.task.name} on the model "
+        f"{model_title(data.base)}, with {labelled} and a pool of {_count(rows['pool'])} "
+        "unlabelled texts."
     )
 
 
@@ -133,6 +182,11 @@ def _added(data: ReportData) -> list[AddedRow]:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _unbroken(text: str) -> str:
+    """A text whose percent signs stay on the line of their number."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _number(value: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from pet_pipeline.stages.compare_templates import RankedTemplate
@@ -28,15 +29,30 @@ STYLE = {
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "savefig.transparent": True,
 }
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
+INK, GREY, LINES = "#000000", "#7f7f7f", "#bbbbbb"
+BLUE, SKY, ORANGE, GREEN = "#0072b2", "#56b4e9", "#d55e00", "#009e73"
 COLOURS = {
-    "pvp": "#7f7f7f",
-    "mean": "#000000",
-    "ensemble": "#0072B2",
-    "classifier": "#D55E00",
-    "baseline": "#009E73",
+    "pvp": GREY,
+    "mean": INK,
+    "ensemble": BLUE,
+    "classifier": ORANGE,
+    "baseline": GREEN,
 }
+# What the page calls these colours, so that it can have others in the dark.
+VARIABLES = {
+    INK: "ink",
+    GREY: "grey",
+    LINES: "lines",
+    BLUE: "blue",
+    SKY: "sky",
+    ORANGE: "orange",
+    GREEN: "green",
+}
+# From nothing to blue, so that the page shows through, be it light or dark.
+SHADES = LinearSegmentedColormap.from_list("shades", [f"{BLUE}00", f"{BLUE}ff"])
 MOST_NUMBERS = 20  # rows of a matrix whose cells still show their numbers
 
 
@@ -91,7 +107,7 @@ def reliability_plot(systems: Sequence[System]) -> str:
     """Accuracy by confidence; on the diagonal a system is as sure as it is right."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.4, 4.0)
-        axes.plot([0, 1], [0, 1], color="#bbbbbb", linestyle="--", label="perfectly calibrated")
+        axes.plot([0, 1], [0, 1], color=LINES, linestyle="--", label="perfectly calibrated")
         for system in systems:
             bins = system.reliability or []
             axes.plot(
@@ -109,6 +125,28 @@ def reliability_plot(systems: Sequence[System]) -> str:
         return _svg(figure)
 
 
+def coverage_plot(systems: Sequence[System]) -> str:
+    """Accuracy of the answered rows by how many are answered; the band is the 95 % interval."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(4.6, 3.6)
+        for system in systems:
+            points = system.coverage or []
+            coverage = [p.coverage for p in points]
+            colour = COLOURS[system.kind]
+            low, high = [p.low for p in points], [p.high for p in points]
+            axes.plot(coverage, [p.accuracy for p in points], "o-", color=colour, markersize=3,
+                      label=system.name)  # fmt: skip
+            if system is systems[-1]:
+                axes.fill_between(coverage, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(top=1.01)
+        axes.grid(axis="y", color=LINES, linewidth=0.5)
+        axes.legend(frameon=False, fontsize=8, loc="lower left")
+        x = "coverage (fraction of rows that are answered)"
+        _name(axes, "Accuracy against coverage (test rows)", x, "accuracy of the answered rows")
+        return _svg(figure)
+
+
 def entropy_plot(entropies: Histogram) -> str:
     """How certain the soft labels of the pool are."""
     with mpl.rc_context(STYLE):
@@ -116,10 +154,10 @@ def entropy_plot(entropies: Histogram) -> str:
         axes.bar(
             entropies.edges[:-1],
             entropies.counts,
-            np.diff(entropies.edges),
+            0.94 * np.diff(entropies.edges),
             align="edge",
-            color="#0072B2",
-            edgecolor="white",
+            color=BLUE,
+            edgecolor="none",
         )
         _name(axes, "Entropy of the soft labels", "entropy (nats)", "pool rows")
         return _svg(figure)
@@ -132,8 +170,8 @@ def balance_plot(counts: dict[str, int], mass: dict[str, float]) -> str:
         figure, axes = _figure(4.6, 1.0 + 0.24 * len(labels))
         positions = np.arange(len(labels))[::-1]
         rows, sums = list(counts.values()), list(mass.values())
-        axes.barh(positions, rows, 0.7, color="#56B4E9", label="most probable label")
-        axes.plot(sums, positions, "D", color="#000000", markersize=4, label="sum of probabilities")
+        axes.barh(positions, rows, 0.7, color=SKY, label="most probable label")
+        axes.plot(sums, positions, "D", color=INK, markersize=4, label="sum of probabilities")
         axes.set_yticks(positions, [_label(label) for label in labels])
         axes.set_ylim(-0.6, len(labels) - 0.4)
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
@@ -149,7 +187,7 @@ def generations_plot(ensembles: Sequence[System], metric: str) -> str:
         values = np.array([system.value for system in ensembles])
         low = values - [system.low for system in ensembles]
         high = np.array([system.high for system in ensembles]) - values
-        axes.errorbar(numbers, values, [low, high], fmt="o-", color="#0072B2", capsize=3)
+        axes.errorbar(numbers, values, [low, high], fmt="o-", color=BLUE, capsize=3)
         axes.set_xticks(numbers)
         y = f"{_label(metric)} (1 is perfect)"
         _name(axes, "The ensemble by generation", "generation", y)
@@ -159,13 +197,13 @@ def generations_plot(ensembles: Sequence[System], metric: str) -> str:
 def _dots(dots: Sequence[Dot], title: str, x: str, y: str) -> str:
     """A line for each dot, the first at the top."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.2, 0.9 + 0.26 * len(dots))
+        figure, axes = _figure(4.9, 0.9 + 0.26 * len(dots))
         for position, dot in enumerate(reversed(dots)):
             line = [position, position]
             axes.plot([dot.low, dot.high], line, color=dot.colour, linewidth=2)
             axes.plot(dot.value, position, "o", color=dot.colour, markersize=6)
         axes.set_yticks(range(len(dots)), [_label(dot.name) for dot in reversed(dots)])
-        axes.grid(axis="x", color="#dddddd")
+        axes.grid(axis="x", color=LINES, linewidth=0.5)
         axes.set_axisbelow(True)
         _name(axes, title, x, y)
         return _svg(figure)
@@ -178,7 +216,7 @@ def _matrix(
         n = len(names)
         size = min(13.0, 2.2 + (0.55 if n <= MOST_NUMBERS else 0.15) * n)
         figure, axes = _figure(size + 0.8, size)
-        image = axes.imshow(values, cmap="Blues", vmin=0, vmax=max(float(values.max()), 1e-9))
+        image = axes.imshow(values, cmap=SHADES, vmin=0, vmax=max(float(values.max()), 1e-9))
         font = 9 if n <= MOST_NUMBERS else 5
         ticks = [_label(name) for name in names]
         axes.set_xticks(range(n), ticks, rotation=45, ha="right", fontsize=font)
@@ -187,7 +225,7 @@ def _matrix(
             for row, column in np.ndindex(values.shape):
                 dark = values[row, column] > 0.6 * values.max()
                 text = format(values[row, column], form)
-                colour = "white" if dark else "black"
+                colour = "white" if dark else INK
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
         else:
             figure.colorbar(image, ax=axes, shrink=0.6)
@@ -220,5 +258,7 @@ def _svg(figure: Figure) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    svg = text[text.index("<svg") :]
-    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for colour, name in VARIABLES.items():
+        svg = svg.replace(f": {colour}", f": var(--{name}, {colour})")
+    return svg

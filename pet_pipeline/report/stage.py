@@ -14,15 +14,18 @@ from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Task
 from pet_pipeline.report.data import (
     GenerationData,
+    HeldOut,
     ReportData,
+    RunRecords,
     checked_patterns,
     versions_of,
 )
 from pet_pipeline.run import Run
 from pet_pipeline.settings import check_settings, write_settings
+from pet_pipeline.stages.crossfit import CrossFit
 from pet_pipeline.stages.evaluate import read_metrics
 from pet_pipeline.stages.from_settings import base_model, optimisation, student_model
-from pet_pipeline.stages.results import Generation, Inputs, Tables, need_inputs
+from pet_pipeline.stages.results import FoundPattern, Generation, Inputs, Tables, need_inputs
 from pet_pipeline.stages.search import Searched
 from pet_pipeline.stages.search_templates import read_templates
 from pet_pipeline.stages.search_words import read_words
@@ -50,14 +53,17 @@ def write_report(
         task=task,
         settings=write_settings(_reported(settings)),
         base=base,
-        student=student_model(run, settings) if classifier else base,
+        student=student_model(run, settings) if classifier or not generations else base,
         tables=_by_name(tables),
         checked=tables.checked,
+        data_checks=tables.data_checks,
         generations=tuple(ReportedGeneration(g.soft, g.added) for g in generations),
         metrics=metrics,
         classifier=classifier,
         templates=searched.templates if searched else None,
         words=searched.words if searched else (),
+        folds=_folds(run),
+        records=_records(run),
     )
     report = run.do("report", {".": unit})["."]
     if classifier and not run.plan:
@@ -83,29 +89,34 @@ class WriteReport(Unit):
     student: Pretrained  # the encoder of the classifier
     tables: dict[str, Result]
     checked: tuple[Result, ...]  # what is known of the patterns
+    data_checks: Result | None  # what is wrong with the tables
     generations: tuple[ReportedGeneration, ...]
     metrics: Result | None
     classifier: Result | None
     templates: Result | None
     words: tuple[Result, ...]
-    version = 2
+    folds: dict[int, tuple[Result, ...]]  # by number, of the first generation
+    records: RunRecords
+    version = 3
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write index.html and README.md."""
         from pet_pipeline.report.card import model_card
         from pet_pipeline.report.page import render_page
 
-        data = self._data()
+        data = self._data(out.parent)
         page = render_page(data)
         (out / PAGE).write_text(page, "utf-8")
         if self.classifier:
             (out / CARD).write_text(model_card(data), "utf-8")
         return {"kilobytes": len(page.encode()) // 1024}
 
-    def _data(self) -> ReportData:
-        """What the results say."""
+    def _data(self, folder: Path) -> ReportData:
+        """What the results say; folder: of the run."""
         settings = check_settings(tomllib.loads(self.settings))
         labelled = self.tables.get("labelled")
+        counts = labelled.info["labels"] if labelled else {}
+        made = self.generations[-1].soft if self.generations else self.metrics or labelled
         return ReportData(
             task=self.task,
             settings=settings,
@@ -113,14 +124,41 @@ class WriteReport(Unit):
             student=self.student,
             learning_rate=optimisation(settings, settings.finetune, self.base).learning_rate,
             rows={name: table.info["rows"] for name, table in self.tables.items()},
-            labelled=labelled.info["labels"] if labelled else {},
+            labelled=counts,
             patterns=checked_patterns(self.checked, self.task),
             generations=[GenerationData.of(g.soft, g.added) for g in self.generations],
             metrics=read_metrics(self.metrics) if self.metrics else None,
             searched=read_templates(self.templates) if self.templates else None,
             found_words=[read_words(result) for result in self.words],
-            versions=versions_of(self.generations[-1].soft),
+            versions=versions_of(made) if made else {},
+            folder=folder.as_posix(),
+            classifier=self.classifier is not None,
+            steps=self.classifier.info["steps"] if self.classifier else 0,
+            warnings=self.data_checks.info.get("warnings", []) if self.data_checks else [],
+            held_out=HeldOut.of(self.folds, sum(counts.values())),
+            times=self.records.times(),
         )
+
+
+def _folds(run: Run) -> dict[int, tuple[Result, ...]]:
+    """Out-of-fold scores of the first generation, by the fold; empty if none were needed."""
+    folds: dict[int, list[Result]] = {}
+    for planned in {unit.dir: unit for unit in run.units}.values():
+        unit = planned.unit
+        if not isinstance(unit, CrossFit) or isinstance(unit.real.pattern, FoundPattern):
+            continue
+        if unit.real.tuning and unit.real.generation == 0:
+            result = planned.result() or Result(planned.dir, planned.key, {})
+            folds.setdefault(unit.fold, []).append(result)
+    return {fold: tuple(results) for fold, results in folds.items()}
+
+
+def _records(run: Run) -> RunRecords:
+    """The folders of all units so far, by stage."""
+    folders: dict[str, list[Path]] = {}
+    for unit in {unit.dir: unit for unit in run.units}.values():
+        folders.setdefault(unit.stage, []).append(unit.dir)
+    return RunRecords({stage: tuple(named) for stage, named in folders.items()})
 
 
 def _by_name(tables: Tables) -> dict[str, Result]:

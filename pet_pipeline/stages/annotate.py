@@ -16,7 +16,16 @@ from pet_pipeline.seeds import seed_from
 from pet_pipeline.stages.calibrate import measure_priors, read_prior
 from pet_pipeline.stages.demonstrate import examples_of, read_vectors
 from pet_pipeline.stages.readers import Reader, reader_of, release
-from pet_pipeline.stages.results import ENCODED, SCORES, Inputs, Model, Scores, need_inputs
+from pet_pipeline.stages.results import (
+    ENCODED,
+    LOADING,
+    SCORES,
+    Inputs,
+    Model,
+    Scores,
+    need_inputs,
+    rows_of,
+)
 from pet_pipeline.tables import write_scores
 from pet_pipeline.units import Info, Result, Unit
 
@@ -61,6 +70,7 @@ class Annotate(Unit):
     vectors: Result | None  # embeddings of the rows
     prior: Result | None
     version = 4
+    figure = "rows_per_second"
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write scores.parquet."""
@@ -76,6 +86,10 @@ class Annotate(Unit):
         write_scores(out / SCORES, ids, scores, pattern.labels)
         rate = round(len(encoded) / max(seconds, 1e-9), 1)
         return {"rows": len(encoded), "rows_per_second": rate}
+
+    def cost(self) -> float:
+        """By the rows, as often as they are read."""
+        return LOADING + self.reader.draws * rows_of(self.encoded)
 
 
 def _scores(model: Model, inputs: Inputs, results: dict[str, Result]) -> Scores:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
@@ -12,10 +15,8 @@ from pet_pipeline.encoding import PatternEncoder, check_encoders, describe_words
 from pet_pipeline.errors import at_place, raise_all
 from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Pattern
-from pet_pipeline.progress import say
 from pet_pipeline.records import read_records, write_records
-from pet_pipeline.stages.results import shard_file
-from pet_pipeline.tables import read_rows
+from pet_pipeline.tables import shard_files
 from pet_pipeline.units import Info, Result, Unit
 
 SHOWN_ROWS = 3  # rows that the report shows in each pattern
@@ -45,6 +46,7 @@ class CheckPatterns(Unit):
     max_tokens: int
     # By setting, the tokens that the model will be given at most.
     longest: Mapping[str, int] = field(hash=False)
+    version = 2
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write patterns.json."""
@@ -64,7 +66,7 @@ class CheckPatterns(Unit):
         with at_place("model"):
             encoders = [PatternEncoder(p, tokenizer, self.max_tokens) for p in self.patterns]
         raise_all(check_encoders(encoders))
-        rows = read_rows(shard_file(self.pool, 0))[:CHECKED_ROWS]
+        rows = first_rows(self.pool, CHECKED_ROWS)
         checked = [
             CheckedPattern(
                 name=encoder.pattern.name,
@@ -76,17 +78,39 @@ class CheckPatterns(Unit):
             )
             for encoder in encoders
         ]
-        for pattern in checked:
-            if pattern.truncated:
-                cut = f"{pattern.truncated} of {pattern.checked} texts cut to {self.max_tokens}"
-                say(f"  {pattern.name}: {cut} tokens")
         write_records(out / PATTERNS, checked)
-        return {"patterns": len(self.patterns)}
+        warnings = list(truncation_warnings(checked, self.max_tokens))
+        return {"patterns": len(self.patterns), "warnings": warnings}
 
 
 def read_checked(result: Result) -> list[CheckedPattern]:
     """The patterns that a unit checked."""
     return read_records(result.dir / PATTERNS, CheckedPattern)
+
+
+def first_rows(pool: Result, count: int) -> list[dict[str, Any]]:
+    """The first rows of a pool: so many, or all; the first shards may be empty."""
+    rows: list[dict[str, Any]] = []
+    for shard in shard_files(pool.dir):
+        if len(rows) < count:
+            rows += pq.read_table(shard).slice(0, count - len(rows)).to_pylist()
+    return rows
+
+
+def truncation_warnings(checked: Sequence[CheckedPattern], max_tokens: int) -> Iterator[str]:
+    """A warning with the patterns in which texts are cut; none if there is none."""
+    cut = [
+        f"{pattern.name!r} {pattern.truncated} of {pattern.checked}, "
+        f"{pattern.truncated / pattern.checked:.0%}"
+        for pattern in checked
+        if pattern.truncated
+    ]
+    if cut:
+        yield (
+            f"finetune.max_tokens: texts of the pool are cut to inputs of {max_tokens} tokens, by "
+            f"pattern ({'; '.join(cut)}); the models do not see what is cut; raise it where labels "
+            "depend on that, at the cost of time"
+        )
 
 
 def longest_inputs(settings: Settings) -> dict[str, int]:

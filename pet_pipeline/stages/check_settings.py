@@ -20,13 +20,26 @@ def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
     """What is wrong with settings, whatever the tables say."""
     yield from _unknown_names(settings)
     data = settings.data
-    if not data.pool:
-        yield "data.pool: not set; give the table of unlabelled texts, --pool FILE"
+    if not data.pool and not data.labelled:
+        yield (
+            "data.labelled, data.pool: neither is set; give labelled texts, --labelled FILE, "
+            "unlabelled ones, --pool FILE, or both"
+        )
+    elif not data.pool and not settings.baseline.enabled:
+        yield (
+            "data.pool: not set, and with baseline.enabled = false nothing would be trained; give "
+            "unlabelled texts, --pool FILE, or enable the baseline"
+        )
     for column in data.columns:
         known = (*task.columns, "id", "label")
         if column not in known:
             yield f"data.columns: {column!r} is not a column of the task{nearest(column, known)}"
     yield from _weight_problems(settings)
+    if settings.ensemble.temperature_folds == 1:
+        yield (
+            "ensemble.temperature_folds: one fold would hold out every row; take 2 or more, or 0 "
+            "for none"
+        )
     yield from _search_problems(settings)
     if settings.finetune.max_tokens < FEWEST_TOKENS:
         yield (

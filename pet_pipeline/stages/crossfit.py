@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from pet_pipeline.batches import fold_rows
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
+from pet_pipeline.duplicates import fold
 from pet_pipeline.metrics import METRICS
 from pet_pipeline.patterns import Task
 from pet_pipeline.run import Run
@@ -17,7 +20,7 @@ from pet_pipeline.seeds import seed_from
 from pet_pipeline.stages.calibrate import PriorSource, prior_source
 from pet_pipeline.stages.demonstrate import demonstrate
 from pet_pipeline.stages.finetune import FineTune, fine_tunes, in_sample_note
-from pet_pipeline.stages.results import SCORES, Inputs
+from pet_pipeline.stages.results import SCORES, FoundPattern, Inputs
 from pet_pipeline.tables import write_scores
 from pet_pipeline.units import Info, Result, Unit
 
@@ -36,30 +39,78 @@ def crossfit(
     added: by model, the rows that `grow` labelled for it; the folds of a pattern are tuned as the
     model of its first seed is
     """
-    real: dict[str, FineTune] = {}
-    tuned = fine_tunes(run, task, inputs, settings, generation=generation, added=added)
-    for unit in tuned.values():
-        real.setdefault(unit.pattern.name, unit)
-    folds = range(settings.ensemble.folds)
+    real = _first_seeds(fine_tunes(run, task, inputs, settings, generation=generation, added=added))
+    folds = settings.ensemble.folds
     units = {
-        f"{pattern}-fold-{fold}": CrossFit(
-            real=unit,
-            decoding=settings.annotate.decoding,
-            draws=settings.demonstrations.draws if unit.examples else 1,
-            prior=prior_source(task, inputs, pattern, settings),
-            fold=fold,
-            folds=len(folds),
-        )
+        f"{pattern}-fold-{fold}": _unit(task, inputs, settings, unit, fold, folds)
         for pattern, unit in real.items()
-        for fold in folds
+        for fold in range(folds)
     }
     results = run.do(f"gen-{generation}/crossfit", units)
-    return {pattern: tuple(results[f"{pattern}-fold-{fold}"] for fold in folds) for pattern in real}
+    return {
+        pattern: tuple(results[f"{pattern}-fold-{fold}"] for fold in range(folds))
+        for pattern in real
+    }
+
+
+def crossfit_in_turn(
+    run: Run,
+    task: Task,
+    inputs: Inputs,
+    settings: Settings,
+    *,
+    generation: int = 0,
+    added: dict[str, Result] | None = None,
+) -> tuple[Result, ...]:
+    """Out-of-fold scores of the labelled rows, each fold by the next pattern in turn.
+
+    What the single models are right on, for the price of `ensemble.temperature_folds` fine-tunes.
+    Patterns that were found on the labelled rows are left out; none if there are no others.
+    """
+    tuned = fine_tunes(run, task, inputs, settings, generation=generation, added=added)
+    real = [
+        unit
+        for unit in _first_seeds(tuned).values()
+        if unit.tuning and unit.labelled and not isinstance(unit.pattern, FoundPattern)
+    ]
+    folds = settings.ensemble.temperature_folds
+    if not real or not folds:
+        return ()
+    in_turn = [(real[fold % len(real)], fold) for fold in range(folds)]
+    units = {
+        f"{unit.pattern.name}-fold-{fold}": _unit(task, inputs, settings, unit, fold, folds)
+        for unit, fold in in_turn
+    }
+    return tuple(run.do(f"gen-{generation}/crossfit", units).values())
+
+
+def _first_seeds(units: dict[str, FineTune]) -> dict[str, FineTune]:
+    """By pattern, the fine-tune of its first seed."""
+    first: dict[str, FineTune] = {}
+    for unit in units.values():
+        first.setdefault(unit.pattern.name, unit)
+    return first
+
+
+def _unit(
+    task: Task, inputs: Inputs, settings: Settings, real: FineTune, fold: int, folds: int
+) -> CrossFit:
+    return CrossFit(
+        real=real,
+        decoding=settings.annotate.decoding,
+        draws=settings.demonstrations.draws if real.examples else 1,
+        prior=prior_source(task, inputs, real.pattern.name, settings),
+        fold=fold,
+        folds=folds,
+    )
 
 
 @dataclass(frozen=True)
 class CrossFit(Unit):
-    """Scores of the labelled rows of one fold, by a PVP tuned on the others."""
+    """Scores of the labelled rows of one fold, by a PVP tuned on the others.
+
+    Rows with a held-out text, such as those that iPET drew from the pool, are left out, too.
+    """
 
     real: FineTune  # what is done with all rows
     decoding: str
@@ -67,19 +118,21 @@ class CrossFit(Unit):
     prior: PriorSource | None
     fold: int
     folds: int
-    version = 4
+    version = 5
+    figure = "accuracy"
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write scores.parquet; its ids are row numbers of the labelled table."""
         real, n_labelled = self.real, self.real.n_labelled
         rows, gold = real.training_rows()
         held = fold_rows(gold[:n_labelled], self.folds, self.fold)
-        if not held:
+        held_texts = {_text(rows[n]) for n in held}
+        others = [n for n in range(len(rows)) if _text(rows[n]) not in held_texts]
+        if not held or not others:
             return {"rows": 0}
         compute = compute.at(real.precision)
         pvp = real.load(compute)
         pvp.decoding = self.decoding
-        others = [n for n in range(len(rows)) if n not in set(held)]
         support = [n for n in others if n < n_labelled]
         ready = demonstrate(pvp, real.examples, rows, support, draws=self.draws, compute=compute)
         what = f"fold {self.fold} of {real.pattern.name}"
@@ -95,3 +148,12 @@ class CrossFit(Unit):
             "accuracy": accuracy,
             **in_sample_note("accuracy", real.pattern),
         }
+
+    def cost(self) -> float:
+        """That of the tuning with all rows."""
+        return self.real.cost()
+
+
+def _text(row: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """A row's texts, by column, as they are compared."""
+    return frozenset((name, fold(row[name])) for name in row if name not in ("id", "label"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,9 +20,21 @@ from pet_pipeline.patterns import Task
 from pet_pipeline.run import Run
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.stages.from_settings import optimisation, precision, student_model
-from pet_pipeline.stages.results import Inputs, need_inputs, shard_file, training_rows
+from pet_pipeline.stages.results import (
+    LOADING,
+    TUNED,
+    Inputs,
+    need_inputs,
+    shard_file,
+    training_rows,
+)
 from pet_pipeline.tables import Floats, part_name, read_probs, shard_files
 from pet_pipeline.units import Info, Result, Unit
+
+if TYPE_CHECKING:
+    from pet_pipeline.classifier import Classifier, SoftLabelled
+
+CALIBRATION_ROWS = 2000  # of the pool, on which the classifier's confidence is set
 
 
 def distill(
@@ -39,7 +52,7 @@ def distill(
         labels=task.labels,
         columns=task.columns,
         soft=soft,
-        pool=tables.pool,
+        pool=tables.need_pool("distill"),
         labelled=tables.labelled if chosen.gold_weight else None,
         distillation=Distillation(
             optimisation=optimisation(settings, chosen, base),
@@ -98,12 +111,14 @@ class DistillClassifier(Unit):
     labelled: Result | None
     distillation: Distillation
     precision: str
-    version = 2
+    version = 3
     resumable = True
+    figure = "loss"
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write the classifier as transformers does; resume from a checkpoint in `out`."""
         from pet_pipeline.classifier import Classifier, Labelled, SoftLabelled
+        from pet_pipeline.training import CHECKPOINT
 
         seed = seed_from("distill")
         classifier = Classifier.new(
@@ -119,12 +134,32 @@ class DistillClassifier(Unit):
         if self.labelled:
             labelled = Labelled(*training_rows([self.labelled], self.labels))
         loss = classifier.distill(pool, labelled, self.distillation, seed=seed, checkpoints=out)
+        temperature = self._calibrate(classifier, pool, seed)
         classifier.save(out)
-        return {"rows": len(pool.rows), "steps": self.distillation.steps, "loss": loss}
+        (out / CHECKPOINT).unlink(missing_ok=True)
+        return {
+            "rows": len(pool.rows),
+            "steps": self.distillation.steps,
+            "loss": loss,
+            "temperature": temperature,
+        }
+
+    def _calibrate(self, classifier: Classifier, pool: SoftLabelled, seed: int) -> float:
+        """Make the classifier as confident as the soft labels are; the temperature it took."""
+        rng = np.random.default_rng(seed_from("calibrate", seed))
+        count = min(CALIBRATION_ROWS, len(pool.rows))
+        chosen = np.sort(rng.choice(len(pool.rows), count, replace=False))
+        confidence = float(pool.probs[chosen].max(1).mean())
+        return classifier.calibrate([pool.rows[n] for n in chosen], confidence)
 
     def size(self) -> str:
         """The number of updates."""
         return f"{self.distillation.steps} steps"
+
+    def cost(self) -> float:
+        """By the rows of the steps, pool and labelled."""
+        rows = self.distillation.optimisation.batch_size * (1.25 if self.labelled else 1)
+        return LOADING + TUNED * self.distillation.steps * rows
 
     def _pool_rows(self, seed: int) -> tuple[list[dict[str, str]], Floats, list[list[int]]]:
         """The rows that training will see, their soft labels, and which ones are in each step."""
@@ -160,6 +195,7 @@ class TrainBaseline(Unit):
     max_tokens: int
     precision: str
     version = 2
+    figure = "loss"
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write the classifier as transformers does."""
@@ -174,3 +210,7 @@ class TrainBaseline(Unit):
         loss = classifier.tune(labelled, self.optimisation, self.steps, seed=seed, what="baseline")
         classifier.save(out)
         return {"rows": len(labelled.rows), "loss": loss}
+
+    def cost(self) -> float:
+        """By the rows of the steps."""
+        return LOADING + TUNED * self.steps * self.optimisation.batch_size

@@ -14,29 +14,41 @@ from pet_pipeline.encoding import PatternEncoder
 from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Pattern, Task
 from pet_pipeline.run import Run
+from pet_pipeline.stages.check_data import say_warnings
 from pet_pipeline.stages.check_patterns import CheckPatterns, longest_inputs
 from pet_pipeline.stages.from_settings import base_model, demonstration_encoder, precision
 from pet_pipeline.stages.results import (
     ENCODED,
+    LOADING,
     TABLE,
     VECTORS,
     FoundPattern,
     Inputs,
     Part,
     Tables,
+    rows_of,
     shard_file,
 )
 from pet_pipeline.tables import read_rows, write_scores
 from pet_pipeline.units import Info, Result, Unit
 
+LARGE_SHARD = 5000  # rows
+
 
 def encode(run: Run, task: Task, tables: Tables, settings: Settings) -> Inputs:
-    """The rows of all tables in each pattern, and their embeddings if those are needed."""
+    """The rows of all tables in each pattern, and their embeddings if those are needed.
+
+    Without a pool nothing is encoded: no model reads the tables through a pattern.
+    """
+    if tables.pool is None:
+        return Inputs(tables, {})
     base, max_tokens = base_model(run, settings), settings.finetune.max_tokens
     found = tuple(p for p in task.patterns if isinstance(p, FoundPattern))
     if found:
         check = CheckPatterns(base, found, tables.pool, max_tokens, longest_inputs(settings))
         checked = run.do("encode", {"patterns": check})
+        if not run.plan:
+            say_warnings("Checks of the found patterns", list(checked.values()))
         tables = replace(tables, checked=(*tables.checked, *checked.values()))
     locations = _locations(tables)
     encoded = run.do(
@@ -79,6 +91,10 @@ class EncodeTable(Unit):
         write_encoded(out / ENCODED, _ids(file), rows)
         return {"rows": len(rows), "tokens": sum(len(row) for row in rows)}
 
+    def cost(self) -> float:
+        """By the rows, which no model reads."""
+        return 5 + 0.02 * _rows(self.table, self.shard)
+
 
 @dataclass(frozen=True)
 class EmbedTable(Unit):
@@ -100,6 +116,10 @@ class EmbedTable(Unit):
         vectors = embed_texts(self.encoder, read_rows(file), self.columns, self.max_tokens, compute)
         write_scores(out / VECTORS, _ids(file), vectors, ())
         return {"rows": len(vectors)}
+
+    def cost(self) -> float:
+        """By the rows."""
+        return LOADING + _rows(self.table, self.shard)
 
 
 def _embed(run: Run, task: Task, tables: Tables, settings: Settings) -> dict[str, Result]:
@@ -124,14 +144,21 @@ def _embed(run: Run, task: Task, tables: Tables, settings: Settings) -> dict[str
 
 def _locations(tables: Tables) -> dict[str, tuple[Result, int | None]]:
     """The pool's shards, by number, and the other tables that models score."""
+    pool = tables.need_pool("encode")
     shards: dict[str, tuple[Result, int | None]] = {
-        f"{n:05d}": (tables.pool, n) for n in range(tables.n_shards)
+        f"{n:05d}": (pool, n) for n in range(tables.n_shards)
     }
     return shards | {name: (table, None) for name, table in tables.measured.items()}
 
 
 def _file(table: Result, shard: int | None) -> Path:
     return table.dir / TABLE if shard is None else shard_file(table, shard)
+
+
+def _rows(table: Result, shard: int | None) -> int:
+    """About how many rows are encoded; a shard is a part of the table."""
+    rows = rows_of(table)
+    return rows if shard is None else min(rows, LARGE_SHARD)
 
 
 def _ids(file: Path) -> object:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,20 @@ from scipy.special import softmax
 
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
-from pet_pipeline.metrics import METRICS, Bin, calibration_error, confusion, measure, reliability
+from pet_pipeline.metrics import (
+    METRICS,
+    Bin,
+    CoveragePoint,
+    LabelQuality,
+    Paired,
+    calibration_error,
+    confusion,
+    coverage_curve,
+    label_qualities,
+    measure,
+    paired,
+    reliability,
+)
 from pet_pipeline.patterns import Task
 from pet_pipeline.records import read_record, write_record
 from pet_pipeline.run import Run
@@ -25,6 +39,8 @@ from pet_pipeline.units import Info, Result, Unit
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS = "predictions.parquet"
+MISTAKES = 20
+LONGEST_TEXT = 600  # characters of a mistake's text; the whole text is in the test table
 
 
 @dataclass(frozen=True)
@@ -40,8 +56,22 @@ class System:
     accuracy: float
     f1_macro: float
     calibration_error: float
-    confusion: list[list[int]] | None = None  # (gold, predicted), of the last generation
+    # Of the last generation's ensemble, the classifier and the baseline:
+    confusion: list[list[int]] | None = None  # (gold, predicted)
     reliability: list[Bin] | None = None
+    coverage: list[CoveragePoint] | None = None
+    labels: list[LabelQuality] | None = None
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test row that got a wrong label."""
+
+    id: str | int
+    text: dict[str, str]  # by column; cut if it is long
+    gold: str
+    predicted: str
+    confidence: float  # the probability of the predicted label
 
 
 @dataclass(frozen=True)
@@ -53,6 +83,14 @@ class Metrics:
     test_rows: int
     generations: int
     systems: list[System]
+    mistakes: list[Mistake] = field(default_factory=list)  # of the best; most confident first
+    against_baseline: Paired | None = None  # the best and the baseline, if it is another
+
+    @property
+    def best(self) -> System | None:
+        """The system that a run is for: the classifier, else the ensemble, else the baseline."""
+        kinds = ("classifier", "ensemble", "baseline")
+        return next((found for kind in kinds if (found := self.system(kind))), None)
 
     def last_systems(self) -> list[System]:
         """The systems of the last generation, and those of none."""
@@ -87,6 +125,7 @@ def evaluate(
     classifiers = {"classifier": classifier, "baseline": baseline}
     unit = Measure(
         labels=task.labels,
+        columns=task.columns,
         metric=task.metric,
         test=test,
         generations=scored,
@@ -115,12 +154,14 @@ class Measure(Unit):
     """Metrics and predictions of every system on the test table."""
 
     labels: tuple[str, ...]
+    columns: tuple[str, ...]
     metric: str
     test: Result
     generations: tuple[ScoredGeneration, ...]
     classifiers: dict[str, Result] = field(hash=False)
     precision: str
-    version = 2
+    version = 3
+    figure = "classifier"
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write metrics.json and predictions.parquet."""
@@ -137,16 +178,42 @@ class Measure(Unit):
             probs = found
         rows, compute = read_rows(file), compute.at(self.precision)
         classified = {
-            kind: Classifier.load(result.dir, compute).predict(rows, f"evaluate {kind}")
+            kind: Classifier(result.dir, compute).predict_proba(rows, f"evaluate {kind}")
             for kind, result in self.classifiers.items()
         }
         for kind, values in classified.items():
-            systems.append(_measured(kind, kind, values, gold, self.metric, None, detailed=True))
-        _write_predictions(out / PREDICTIONS, file, self.labels, probs | classified)
+            systems.append(self._measured(kind, kind, values, gold, None, detailed=True))
+        measured = probs | classified
+        detailed = [system.name for system in systems if system.confusion]
+        _write_predictions(out / PREDICTIONS, file, self.labels, measured, detailed)
         metrics = Metrics(self.metric, list(self.labels), len(gold), last + 1, systems)
+        best = metrics.best
+        if best:
+            metrics = replace(
+                metrics,
+                mistakes=self._mistakes(measured[best.name], gold, rows),
+                against_baseline=_against_baseline(measured, best, gold),
+            )
         write_record(out / METRICS_FILE, metrics)
-        best = metrics.system("classifier") or metrics.system("ensemble")
         return {best.kind: best.value} if best else {}
+
+    def _mistakes(
+        self, probs: Floats, gold: list[int], rows: list[dict[str, Any]]
+    ) -> list[Mistake]:
+        """The wrong rows that a system is surest of; probs: (rows, labels)."""
+        confidence, predicted = probs.max(1), probs.argmax(1)
+        surest = np.argsort(-confidence, kind="stable")
+        wrong = surest[(predicted != np.asarray(gold))[surest]][:MISTAKES].tolist()
+        return [
+            Mistake(
+                id=rows[row]["id"],
+                text={column: _cut(rows[row][column]) for column in self.columns},
+                gold=self.labels[gold[row]],
+                predicted=self.labels[predicted[row]],
+                confidence=float(confidence[row]),
+            )
+            for row in wrong
+        ]
 
     def _systems(
         self, probs: dict[str, Floats], gold: list[int], generation: int, *, detailed: bool
@@ -154,13 +221,41 @@ class Measure(Unit):
         """The PVPs of a generation, their mean, and their ensemble, which is the last of probs."""
         *names, ensemble = probs
         pvps = [
-            _measured("pvp", name, probs[name], gold, self.metric, generation, detailed=False)
+            self._measured("pvp", name, probs[name], gold, generation, detailed=False)
             for name in names
         ]
         yield from pvps
         yield _mean_of(pvps, generation)
-        yield _measured(
-            "ensemble", ensemble, probs[ensemble], gold, self.metric, generation, detailed=detailed
+        yield self._measured(
+            "ensemble", ensemble, probs[ensemble], gold, generation, detailed=detailed
+        )
+
+    def _measured(
+        self,
+        kind: str,
+        name: str,
+        probs: Floats,
+        gold: list[int],
+        generation: int | None,
+        *,
+        detailed: bool,
+    ) -> System:
+        """One system; in detail, with what the report says of a system by itself."""
+        predicted, counts = probs.argmax(1), None
+        if detailed:
+            counts = confusion(gold, predicted, len(self.labels))
+        return System(
+            kind=kind,
+            name=name,
+            generation=generation,
+            **asdict(measure(self.metric, gold, predicted, len(self.labels))),
+            accuracy=METRICS["accuracy"](gold, predicted),
+            f1_macro=METRICS["f1_macro"](gold, predicted),
+            calibration_error=calibration_error(probs, gold),
+            confusion=counts,
+            reliability=reliability(probs, gold) if detailed else None,
+            coverage=coverage_curve(probs, gold) if detailed else None,
+            labels=label_qualities(counts, self.labels) if counts else None,
         )
 
 
@@ -170,31 +265,6 @@ def _probabilities(generation: ScoredGeneration) -> Iterator[tuple[str, Floats]]
     for name, values in zip(generation.models, scores, strict=True):
         yield name, np.asarray(softmax(values, axis=-1))
     yield "ensemble", read_ensemble(generation.soft).combination.soft_labels(scores)
-
-
-def _measured(
-    kind: str,
-    name: str,
-    probs: Floats,
-    gold: list[int],
-    metric: str,
-    generation: int | None,
-    *,
-    detailed: bool,
-) -> System:
-    """One system; in detail, with what the report's pictures need."""
-    predicted, n_labels = probs.argmax(1), probs.shape[1]
-    return System(
-        kind=kind,
-        name=name,
-        generation=generation,
-        **asdict(measure(metric, gold, predicted, n_labels)),
-        accuracy=METRICS["accuracy"](gold, predicted),
-        f1_macro=METRICS["f1_macro"](gold, predicted),
-        calibration_error=calibration_error(probs, gold),
-        confusion=confusion(gold, predicted, n_labels) if detailed else None,
-        reliability=reliability(probs, gold) if detailed else None,
-    )
 
 
 def _mean_of(pvps: Sequence[System], generation: int) -> System:
@@ -217,12 +287,32 @@ def _mean_of(pvps: Sequence[System], generation: int) -> System:
     )
 
 
+def _against_baseline(probs: dict[str, Floats], best: System, gold: list[int]) -> Paired | None:
+    if best.kind == "baseline" or "baseline" not in probs:
+        return None
+    return paired(gold, probs[best.name].argmax(1), probs["baseline"].argmax(1))
+
+
 def _write_predictions(
-    file: Path, test: Path, labels: Sequence[str], probs: dict[str, Floats]
+    file: Path,
+    test: Path,
+    labels: Sequence[str],
+    probs: dict[str, Floats],
+    detailed: Sequence[str],
 ) -> None:
-    """The test rows' ids and labels, and for each system the label it predicts."""
+    """The test rows' ids and labels, the label that each system predicts, and confidences.
+
+    detailed: the systems whose confidences are written, as NAME_confidence
+    """
     table = pq.read_table(test, columns=["id", "label"])
     names = np.asarray(labels, dtype=object)
     for system, values in probs.items():
         table = table.append_column(system, pa.array(names[values.argmax(1)], pa.string()))
+    for system in detailed:
+        confidence = pa.array(probs[system].max(1), pa.float32())
+        table = table.append_column(f"{system}_confidence", confidence)
     pq.write_table(table, file, compression=COMPRESSION)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"

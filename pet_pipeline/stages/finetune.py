@@ -23,7 +23,9 @@ from pet_pipeline.stages.demonstrate import Examples, demonstrate, examples_of, 
 from pet_pipeline.stages.from_settings import base_model, precision, tuning
 from pet_pipeline.stages.results import (
     ENCODED,
+    LOADING,
     MODEL,
+    TUNED,
     FoundPattern,
     Inputs,
     Model,
@@ -111,6 +113,7 @@ class FineTune(Unit):
     generation: int
     precision: str
     version = 3
+    figure = "loss"
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write model/ as transformers does."""
@@ -131,6 +134,14 @@ class FineTune(Unit):
             info["loss"] = self.tune(pvp, ready, gold, seed, what)
             pvp.save(out / MODEL)
         return info
+
+    def cost(self) -> float:
+        """By the rows of the steps."""
+        if self.tuning is None:
+            return LOADING
+        rows = self.tuning.optimisation.batch_size
+        texts = rows * self.tuning.mlm.texts if self.tuning.mlm else 0
+        return LOADING + TUNED * self.tuning.steps * (rows + texts)
 
     @property
     def n_labelled(self) -> int:

@@ -66,7 +66,7 @@ def precision(run: Run, settings: Settings) -> str:
     chosen = settings.machine.precision
     if chosen != "auto":
         return chosen
-    return run.pin("precision", lambda: "auto" if run.plan else _resolve(run))
+    return run.pin("precision", lambda: "auto" if run.dry else _resolve(run))
 
 
 def optimisation(settings: Settings, section: Optimiser, model: Pretrained) -> Optimisation:

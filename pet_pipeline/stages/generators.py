@@ -188,7 +188,7 @@ GENERATORS: dict[str, Callable[[SearchContext], Unit]] = {
     "mlm": _infill,
     "t5": _write_by_t5,
     "autoprompt": _find_triggers,
-    "mine": lambda given: Mine(given.task, given.tables.pool),
+    "mine": lambda given: Mine(given.task, given.tables.need_pool("search")),
     "connectors": lambda given: ListConnectors(given.task),
 }
 

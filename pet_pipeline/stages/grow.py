@@ -57,7 +57,7 @@ def grow(
         name: Grow(
             name=name,
             labels=task.labels,
-            pool=tables.pool,
+            pool=tables.need_pool("grow"),
             labelled=tables.labelled,
             teachers=tuple(
                 s.shards

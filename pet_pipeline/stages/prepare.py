@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,21 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
+from pet_pipeline.duplicates import is_known, known_texts, text_hashes
 from pet_pipeline.errors import UserError, at_place, listed, raise_all
 from pet_pipeline.patterns import Task
 from pet_pipeline.progress import say
 from pet_pipeline.run import Run
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.sources import Source, check_source, count_rows, read_batches
+from pet_pipeline.stages.check_data import CheckData, label_conflicts, say_warnings
 from pet_pipeline.stages.check_models import check_models
 from pet_pipeline.stages.check_patterns import CheckPatterns, longest_inputs
 from pet_pipeline.stages.check_settings import label_count_problems, setting_problems
-from pet_pipeline.stages.from_settings import base_model, pinned_source
+from pet_pipeline.stages.from_settings import base_model, pinned_source, student_model
+from pet_pipeline.stages.merge_labels import with_own_labelled
 from pet_pipeline.stages.results import TABLE, Tables
 from pet_pipeline.tables import COMPRESSION, check_ids, write_shards
 from pet_pipeline.units import Info, Result, Unit
@@ -37,34 +42,52 @@ def prepare(run: Run, task: Task, settings: Settings) -> Tables:
     Raises `UserError` with the problems of all tables, then with those of all patterns, before
     any model is tuned.
     """
+    settings = with_own_labelled(run, settings)
     raise_all(setting_problems(task, settings))
     base = base_model(run, settings)
     models = check_models(run, settings)
     pool_rows = _check_sources(run, task, settings)
-    units: dict[str, Unit] = {
+    units = {
         name: _labelled_unit(run, task, settings, name)
         for name in LABELLED_TABLES
         if getattr(settings.data, name)
     }
-    units["pool"] = _pool_unit(run, task, settings)
     done = run.do("prepare", units)
     labelled, test, development = (done.get(name) for name in LABELLED_TABLES)
     raise_all(label_count_problems(settings, labelled.info.get("labels", {}) if labelled else {}))
-    others = {name: table for name, table in done.items() if name not in ("labelled", "pool")}
-    if labelled and others:
-        run.do("prepare", {"overlap": CheckOverlap(labelled, others, task.columns)})
+    pool: Result | None = None
+    checked: tuple[Result, ...] = ()
+    if settings.data.pool:
+        pool = run.do("prepare", {"pool": _pool_unit(run, task, settings, test)})["pool"]
+    else:
+        _say_no_pool(run.root)
     run.do("prepare", {"models": models})
-    check = CheckPatterns(
-        base, task.patterns, done["pool"], settings.finetune.max_tokens, longest_inputs(settings)
+    if pool:
+        check = CheckPatterns(
+            base, task.patterns, pool, settings.finetune.max_tokens, longest_inputs(settings)
+        )
+        checked = tuple(run.do("prepare", {"patterns": check}).values())
+    check_data = CheckData(
+        columns=task.columns,
+        tables=done,
+        pool=pool,
+        balanced=settings.finetune.balanced,
+        checked=checked,
+        student=student_model(run, settings) if settings.distill.enabled else None,
+        student_tokens=settings.distill.max_tokens,
     )
+    data_checks = run.do("prepare", {"data": check_data})["data"]
+    if not run.plan:  # also those that an earlier run found
+        say_warnings("Data checks", [data_checks])
     return Tables(
-        pool=done["pool"],
+        pool=pool,
         pool_rows=pool_rows,
         n_shards=math.ceil(pool_rows / settings.data.shard_rows),
         labelled=labelled,
         test=test,
         development=development,
-        checked=tuple(run.do("prepare", {"patterns": check}).values()),
+        checked=checked,
+        data_checks=data_checks,
     )
 
 
@@ -84,8 +107,11 @@ class PrepareLabelled(Unit):
     def work(self, out: Path, compute: Compute) -> Info:
         """Write table.parquet; count the rows of each label."""
         table = self._read()
+        numbers: Sequence[int] = range(table.num_rows)
         if self.k:
-            table = table.take(self._draw(table["label"].to_pylist()))
+            numbers = self._draw(table["label"].to_pylist())
+            table = table.take(numbers)
+        raise_all(label_conflicts(self.source, table.to_pylist(), self.columns, numbers))
         counts = Counter(table["label"].to_pylist())
         missing = [label for label in self.labels if not counts[label]]
         if self.name == "labelled" and missing:
@@ -132,7 +158,11 @@ class PrepareLabelled(Unit):
 
 @dataclass(frozen=True)
 class PreparePool(Unit):
-    """The pool in shards: id and the task's text columns."""
+    """The pool in shards: id and the task's text columns.
+
+    Texts that are in the excluded tables too are left out. Shards are cut as if they were not, so
+    that a plan knows their number: a shard may have fewer rows than others, or none.
+    """
 
     source: Source
     columns: tuple[str, ...]
@@ -140,19 +170,35 @@ class PreparePool(Unit):
     shard_rows: int
     rows: int = 0  # of a sample; 0 takes all
     seed: int | None = None  # of that sample
-    version = 2
+    excluded: tuple[Result, ...] = ()
+    version = 3
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Write part-00000.parquet and so on."""
         ids: list[pa.Array] = []
         batches = self._sample(read_batches(self.source, self.columns, self.names, None))
-        total = write_shards(_remember(batches, ids), out, self.shard_rows)
+        excluded = known_texts(
+            [text_hashes(pq.read_table(t.dir / TABLE), self.columns) for t in self.excluded]
+        )
+
+        def keep(table: pa.Table) -> npt.NDArray[np.bool_]:
+            return ~is_known(text_hashes(table, self.columns), excluded)
+
+        rows = write_shards(
+            _remember(batches, ids), out, self.shard_rows, keep=keep if len(excluded) else None
+        )
         check_ids(self.source, ids)
-        return {"rows": total}
+        total = sum(map(len, ids))
+        if not rows:
+            raise UserError(
+                f"data.pool: all {total} texts of {self.source} are in data.test too, and copies "
+                "of test texts are left out of the pool; give other texts"
+            )
+        return {"rows": rows, "left_out": total - rows}
 
     def _sample(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The batches, or the rows of them that a seeded sample takes, in their order."""
-        total = count_rows(self.source) if self.rows else 0
+        total = count_rows(self.source, self.columns, self.names) if self.rows else 0
         if not self.rows or self.rows >= total:
             yield from batches
             return
@@ -166,39 +212,8 @@ class PreparePool(Unit):
                 yield batch.take(pa.array(inside))
 
 
-@dataclass(frozen=True)
-class CheckOverlap(Unit):
-    """How many texts of the test and development tables are among the labelled ones."""
-
-    labelled: Result
-    others: Mapping[str, Result] = field(hash=False)
-    columns: tuple[str, ...]
-
-    def work(self, out: Path, compute: Compute) -> Info:
-        """Warn about each table that shares texts with the labelled one."""
-        known = set(self._texts(self.labelled))
-        shared = {}
-        for name, table in self.others.items():
-            texts = self._texts(table)
-            shared[name] = sum(text in known for text in texts)
-            if shared[name]:
-                say(
-                    f"  data.{name}: {shared[name]} of {len(texts)} texts are in data.labelled "
-                    "too; what is measured on them is too good"
-                )
-        return shared
-
-    def _texts(self, table: Result) -> list[tuple[str, ...]]:
-        columns = pq.read_table(table.dir / TABLE, columns=list(self.columns)).to_pydict()
-        return list(zip(*(map(_folded, columns[name]) for name in self.columns), strict=True))
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
 def _check_sources(run: Run, task: Task, settings: Settings) -> int:
-    """Rows of the pool that will be used; raises `UserError` with what the schemas show."""
+    """Rows of the pool that will be used, if any; raises `UserError` with what the schemas show."""
     data = settings.data
     problems: list[str] = []
     for name in (*LABELLED_TABLES, "pool"):
@@ -212,8 +227,10 @@ def _check_sources(run: Run, task: Task, settings: Settings) -> int:
                 place=f"data.{name}",
             )
     raise_all(problems)
+    if not data.pool:
+        return 0
     with at_place("data.pool"):
-        rows = count_rows(pinned_source(run, data.pool))
+        rows = count_rows(pinned_source(run, data.pool), task.columns, _pool_names(settings))
     if not rows:
         raise UserError(f"data.pool: {data.pool} has no rows")
     return min(rows, data.pool_rows or rows)
@@ -233,15 +250,31 @@ def _labelled_unit(run: Run, task: Task, settings: Settings, name: str) -> Prepa
     )
 
 
-def _pool_unit(run: Run, task: Task, settings: Settings) -> PreparePool:
+def _pool_unit(run: Run, task: Task, settings: Settings, test: Result | None) -> PreparePool:
     data = settings.data
     return PreparePool(
         source=pinned_source(run, data.pool),
         columns=task.columns,
-        names=data.columns,
+        names=_pool_names(settings),
         shard_rows=data.shard_rows,
         rows=data.pool_rows,
         seed=data.seed if data.pool_rows else None,
+        excluded=(test,) if test else (),
+    )
+
+
+def _pool_names(settings: Settings) -> dict[str, str]:
+    """The names of the pool's columns; what the label is called does not matter there."""
+    return {column: name for column, name in settings.data.columns.items() if column != "label"}
+
+
+@functools.cache
+def _say_no_pool(root: Path) -> None:
+    """Say once for a run's folder, however often it is planned, that it is about the baseline."""
+    say(
+        "data.pool: not set, so there is nothing to annotate and distil: only the baseline is "
+        "trained, an ordinary classifier on the labelled rows alone; patterns are not used. "
+        "Give unlabelled texts of the same kind, --pool FILE, for a better one"
     )
 
 

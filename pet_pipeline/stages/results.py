@@ -14,13 +14,17 @@ from pet_pipeline.models import ModelFolder, Pretrained
 from pet_pipeline.patterns import Pattern
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.tables import labels_of, part_name, read_rows
-from pet_pipeline.units import Result
+from pet_pipeline.units import Result, read_record
 
 TABLE = "table.parquet"
+FROM_POOL = "pool:"  # before the ids of labelled rows that were chosen from the pool
 ENCODED = "tokens.parquet"
 SCORES = "scores.parquet"
 VECTORS = "vectors.parquet"
 MODEL = "model"
+
+# What units cost, in rows that a model reads: to load it, and to tune it on a row
+LOADING, TUNED = 100.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,34 @@ class FoundPattern(Pattern):
 
 @dataclass(frozen=True)
 class Tables:
-    """The prepared tables; checked: what is known of the patterns with the model's tokenizer."""
+    """The prepared tables.
 
-    pool: Result
+    pool: None if there is nothing but labelled rows; then only a baseline can be trained
+    pool_rows: of the source; texts that are left out of the pool are counted, and shards are cut
+    as if they were there; checked: what is known of the patterns with the model's tokenizer;
+    data_checks: the warnings about the tables
+    """
+
+    pool: Result | None
     pool_rows: int
     n_shards: int
     labelled: Result | None = None
     test: Result | None = None
     development: Result | None = None
     checked: tuple[Result, ...] = ()
+    data_checks: Result | None = None
 
     @property
     def measured(self) -> dict[str, Result]:
         """The tables besides the pool that models score, by name."""
         tables = {"test": self.test, "development": self.development}
         return {name: table for name, table in tables.items() if table}
+
+    def need_pool(self, verb: str) -> Result:
+        """The pool that a verb works on; raises `UserError` without one."""
+        if self.pool is None:
+            raise UserError(f"{verb}: needs a pool of unlabelled texts; set data.pool, --pool FILE")
+        return self.pool
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,7 @@ class Inputs:
     def of(self, pattern: str) -> tuple[Part, ...]:
         """The parts in a pattern; raises `UserError` if `encode` did not know it."""
         if pattern not in self.parts:
+            self.tables.need_pool("encode")
             raise UserError(
                 f"pattern {pattern!r} was not encoded; call encode with the task that has it"
             )
@@ -137,6 +155,12 @@ def need_inputs(inputs: object, verb: str) -> Inputs:
             "call encode(run, task, tables, settings) first"
         )
     return inputs
+
+
+def rows_of(table: Result, default: int = 1000) -> int:
+    """The rows of a result, also of one that a plan knows and a run has made since."""
+    info = table.info or (read_record(table.dir) or {}).get("info", {})
+    return int(info.get("rows", default))
 
 
 def weights_of(result: Result, base: Pretrained) -> Pretrained:

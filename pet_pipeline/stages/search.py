@@ -30,11 +30,14 @@ class Searched:
 def find_patterns(run: Run, task: Task, tables: Tables, settings: Settings) -> Searched:
     """The task with found patterns beside its own, or instead of them; the task if none is asked.
 
+    It is the task, too, if there is no pool that the patterns would be for.
     Found patterns are files in `search/templates` and in `search/words-...` of the run, which are
     task folders: copy a file into your own.
     """
     chosen = settings.search
-    if tables.labelled is None or not (chosen.templates or chosen.label_words != "none"):
+    if tables.labelled is None or tables.pool is None:
+        return Searched(task)
+    if not chosen.templates and chosen.label_words == "none":
         return Searched(task)
     found: tuple[Pattern, ...] = ()
     templates, words = None, []

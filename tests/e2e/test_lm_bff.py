@@ -25,6 +25,7 @@ QUICK = [
     "search.keep=2",
     "search.folds=2",
     "machine.threads=1",
+    "machine.jobs=1",
     "machine.device=cpu",
 ]
 
@@ -46,7 +47,8 @@ def datasets(tmp_path: Path, tiny_task: Path, monkeypatch: pytest.MonkeyPatch) -
             rows["split"] += [split] * 8
             rows["seed"] += [seed] * 8
     pq.write_table(pa.table(rows), folder / "kshot.parquet")
-    pq.write_table(pa.table({"text_a": SAD + HAPPY}), folder / "unlabeled.parquet")
+    pool = [f"{text} too" for text in SAD + HAPPY]
+    pq.write_table(pa.table({"text_a": pool}), folder / "unlabeled.parquet")
     pq.write_table(pa.table(table), folder / "test.parquet")
     return folder.parent
 

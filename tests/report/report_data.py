@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pet_pipeline.metrics import calibration_error, confusion, measure, reliability
+from pet_pipeline.metrics import (
+    Paired,
+    calibration_error,
+    confusion,
+    coverage_curve,
+    label_qualities,
+    measure,
+    proportion,
+    reliability,
+)
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.patterns import Field, Pattern, Task
-from pet_pipeline.report.data import AddedRows, GenerationData, ReportData
+from pet_pipeline.report.data import AddedRows, GenerationData, HeldOut, ReportData, StageTime
+from pet_pipeline.report.page import render_page
 from pet_pipeline.settings import check_settings
 from pet_pipeline.stages.check_patterns import CheckedPattern
 from pet_pipeline.stages.compare_templates import RankedTemplate
 from pet_pipeline.stages.ensemble import EnsembleSummary
-from pet_pipeline.stages.evaluate import Metrics, System
+from pet_pipeline.stages.evaluate import Metrics, Mistake, System
 from pet_pipeline.stages.pool_summary import DisputedRow, Histogram
 from pet_pipeline.stages.search_templates import TemplateRanking
 from pet_pipeline.stages.search_words import WordsRecord
@@ -33,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "many labels": {"labels": MANY},
     "searched": {"searched": True},
     "f1": {"metric": "f1"},
+    "no pool": {"generations": 0, "classifier": False},
 }
 
 
@@ -49,10 +61,19 @@ def report_data(
 ) -> ReportData:
     """The data of a run of some kind."""
     names = [f"pattern_{n}-1" for n in range(models)]
-    systems = list(_ensembles(names, len(labels), generations))
-    systems += [system("classifier", "classifier", len(labels))] * classifier
-    systems += [system("baseline", "baseline", len(labels))] * labelled
-    rows = {"labelled": 8 * labelled, "pool": 100, "test": 60 * measured}
+    systems = list(_ensembles(names, labels, generations))
+    systems += [system("classifier", "classifier", labels)] * classifier
+    systems += [system("baseline", "baseline", labels)] * labelled
+    rows = {"labelled": 8 * labelled, "pool": 100 * bool(generations), "test": 60 * measured}
+    metrics = Metrics(
+        metric=metric,
+        labels=list(labels),
+        test_rows=60,
+        generations=generations,
+        systems=systems,
+        mistakes=[Mistake("t1", {"text": EVIL}, labels[0], labels[1], 0.987)],
+        against_baseline=Paired(12, 3, 0.035) if labelled and generations else None,
+    )
     return ReportData(
         task=Task("mood", ("text",), labels, metric, tuple(_pattern(n, labels) for n in names)),
         settings=check_settings({"model": "<i>x</i>", "demonstrations": {"enabled": searched}}),
@@ -61,22 +82,36 @@ def report_data(
         learning_rate=3e-4,
         rows={name: count for name, count in rows.items() if count},
         labelled=dict.fromkeys(labels, 4) if labelled else {},
-        patterns=[_checked(name[:-2], labels) for name in names],
+        patterns=[_checked(name[:-2], labels) for name in names] if generations else [],
         generations=[
             GenerationData(summary(names, labels), {"m": _added(labels)} if n else {})
             for n in range(generations)
         ],
-        metrics=Metrics(metric, list(labels), 60, generations, systems) if measured else None,
+        metrics=metrics if measured else None,
         searched=_templates(EVIL) if searched else None,
         found_words=[_words(labels)] if searched else [],
         versions={"python": "3.11", "torch": "2.13"},
+        folder="runs/my mood",
+        classifier=classifier,
+        steps=300 if classifier else 0,
+        warnings=[f"data.pool: 3 rows have no text: {EVIL}"],
+        held_out=HeldOut(6, 8, proportion(5, 8)) if labelled else None,
+        times=[StageTime("finetune", models, 75.0), StageTime("distill", 1, 4.25)],
     )
 
 
-def system(kind: str, name: str, n_labels: int, generation: int | None = None) -> System:
+@functools.cache
+def page_of(case: str) -> str:
+    """The page of a case."""
+    return render_page(report_data(**CASES[case]))
+
+
+def system(kind: str, name: str, labels: tuple[str, ...], generation: int | None = None) -> System:
     """What is measured of random predictions; the accuracy stands for any metric."""
+    n_labels = len(labels)
     rng = np.random.default_rng(len(name))
     probs, gold = rng.dirichlet(np.ones(n_labels), 60), rng.integers(n_labels, size=60).tolist()
+    counts = confusion(gold, probs.argmax(1), n_labels)
     return System(
         kind=kind,
         name=name,
@@ -85,8 +120,10 @@ def system(kind: str, name: str, n_labels: int, generation: int | None = None) -
         accuracy=0.5,
         f1_macro=0.5,
         calibration_error=calibration_error(probs, gold),
-        confusion=confusion(gold, probs.argmax(1), n_labels),
+        confusion=counts,
         reliability=reliability(probs, gold),
+        coverage=coverage_curve(probs, gold),
+        labels=label_qualities(counts, labels),
     )
 
 
@@ -95,7 +132,7 @@ def summary(names: list[str], labels: tuple[str, ...]) -> EnsembleSummary:
     return EnsembleSummary(
         models=names,
         weights=[1 / len(names)] * len(names),
-        temperature=1.0,
+        temperature=2.0,
         rows=100,
         agreement=np.eye(len(names)).tolist(),
         label_counts=dict.fromkeys(labels, 10),
@@ -113,12 +150,12 @@ def summary(names: list[str], labels: tuple[str, ...]) -> EnsembleSummary:
     )
 
 
-def _ensembles(names: list[str], n_labels: int, generations: int) -> list[System]:
+def _ensembles(names: list[str], labels: tuple[str, ...], generations: int) -> list[System]:
     systems = []
     for n in range(generations):
         kinds = [("pvp", name) for name in names]
         kinds += [("mean", "mean of the PVPs"), ("ensemble", "ensemble")]
-        systems += [system(kind, name, n_labels, n) for kind, name in kinds]
+        systems += [system(kind, name, labels, n) for kind, name in kinds]
     return systems
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from report_data import EVIL, MANY, report_data, system
+from report_data import EVIL, LABELS, MANY, report_data, system
 
 from pet_pipeline.report import plots
 from pet_pipeline.stages.compare_templates import RankedTemplate
@@ -24,7 +24,7 @@ def template(text: str, **values: object) -> RankedTemplate:
 
 
 def test_systems_have_a_line_each_the_first_at_the_top() -> None:
-    systems = [system("pvp", "first", 2), system("ensemble", "second", 2)]
+    systems = [system("pvp", "first", LABELS), system("ensemble", "second", LABELS)]
     svg = plots.systems_plot(systems, "f1 of 'a$b'")
     heights = [float(y) for y in re.findall(r'y="([\d.]+)"[^>]*>(?:first|second)<', svg)]
     names = re.findall(r">(first|second)<", svg)
@@ -69,8 +69,29 @@ def test_a_system_without_details_is_no_obstacle() -> None:
     assert "perfectly calibrated" in texts(plots.reliability_plot([bare]))
 
 
+def test_coverage_has_a_line_for_each_system_and_a_band_for_the_last() -> None:
+    systems = [system(kind, kind, LABELS) for kind in ("ensemble", "classifier")]
+    svg = plots.coverage_plot(systems)
+    assert {"Accuracy against coverage (test rows)", "ensemble", "classifier"} <= set(texts(svg))
+    assert svg.count("FillBetweenPolyCollection") == 1
+    ours = svg[svg.index("FillBetweenPolyCollection") :]
+    assert "var(--orange, #d55e00)" in ours[: ours.index("</g>")]
+
+
+def test_colours_are_variables_that_the_page_can_change() -> None:
+    svg = plots.systems_plot([system("mean", "a", LABELS), system("ensemble", "b", LABELS)], "mcc")
+    svg += plots.confusion_plot([[31, 2], [3, 44]], ["a", "b"], "classifier")
+    svg += plots.balance_plot({"a": 3}, {"a": 2.5})
+    assert "var(--ink, #000000)" in svg
+    plain = set(re.findall(r": (#[0-9a-f]{6})", svg))
+    assert plain <= {"#ffffff"}  # numbers on dark cells
+    assert "background" not in svg
+    assert 'id="patch_1"' in svg
+    assert not re.search(r'id="patch_1">\s*<path[^>]*fill: #ffffff(?!; opacity: 0)', svg)
+
+
 def test_generations_are_numbered_from_0() -> None:
-    ensembles = [system("ensemble", "ensemble", 2, n) for n in range(3)]
+    ensembles = [system("ensemble", "ensemble", LABELS, n) for n in range(3)]
     shown = texts(plots.generations_plot(ensembles, "mcc"))
     assert {"0", "1", "2", "mcc (1 is perfect)"} <= set(shown)
 

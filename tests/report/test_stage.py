@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from testing import run, todo
 
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import UserError
+from pet_pipeline.metrics import percent
 from pet_pipeline.patterns import load_task
 from pet_pipeline.report.stage import WriteReport, write_report
 from pet_pipeline.run import Run
@@ -64,6 +67,29 @@ def test_the_card_stays_beside_the_classifier(finished: Settings) -> None:
     assert beside.stat().st_mtime_ns == before
 
 
+def test_the_page_says_what_the_run_knows_of_itself(tiny_settings: Make) -> None:
+    settings = tiny_settings(ensemble={"temperature_folds": 2})
+    run(settings)
+    assert todo(settings) == []  # a plan knows the same folds
+    root = Path(settings.output)
+    page = (root / "report/index.html").read_text("utf-8")
+    assert f"<pre>pet label-next {root} --n 50 --output todo.csv</pre>" in page
+    data = json.loads((root / "prepare/data/unit.json").read_text())
+    assert data["info"]["warnings"]
+    for warning in data["info"]["warnings"]:
+        assert f"<li>{escape(warning)}</li>" in page
+    assert '<td>finetune</td><td class="n">3</td>' in page
+    assert '<td>evaluate</td><td class="n">1</td>' in page
+    held_out = [
+        json.loads(file.read_text())["info"] for file in root.glob("gen-0/crossfit/*/unit.json")
+    ]
+    rows = sum(info["rows"] for info in held_out)
+    right = sum(info["rows"] * info["accuracy"] for info in held_out if info["rows"])
+    assert rows
+    fraction = percent(right / rows).replace(" %", "\u00a0%")
+    assert f"are right on {fraction} of those left out" in page
+
+
 def test_without_a_classifier_there_is_a_page_and_no_card(tiny_settings: Make) -> None:
     settings = tiny_settings(
         distill={"enabled": False}, baseline={"enabled": False}, data={"test": ""}
@@ -72,7 +98,8 @@ def test_without_a_classifier_there_is_a_page_and_no_card(tiny_settings: Make) -
     card, _ = cards(settings)
     assert not card.exists()
     page = (Path(settings.output) / "report/index.html").read_text("utf-8")
-    assert "No test table was given" in page
+    assert "there was no test table" in page
+    assert "pet predict" not in page
 
 
 def test_where_the_work_is_done_does_not_count(finished: Settings) -> None:

@@ -15,6 +15,7 @@ from pet_pipeline import load_task
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.pvp import Pvp
 from pet_pipeline.stages import annotate, readers
+from pet_pipeline.stages.results import LOADING
 from pet_pipeline.tables import read_rows, read_scores
 
 SHARDED = {"data": {"shard_rows": 10}}
@@ -64,11 +65,20 @@ def test_the_budget_of_inference_batches_changes_no_prediction(
     assert set(tables[0][0]) == {
         *("id", "label", "it_was-1", "just-1", "mood-1"),
         *("ensemble", "classifier", "baseline"),
+        *("ensemble_confidence", "classifier_confidence", "baseline_confidence"),
     }
     for name in ("it_was-1-*", "just-1-*", "mood-1-*"):
         found = [scores(settings, name) for settings in runs]
         np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     assert todo(tiny_settings(output=runs[0].output, machine={"batch_tokens": 6000})) == ["report"]
+
+
+def test_a_shard_costs_by_its_rows_once_they_are_known(finished: Make, tiny_settings: Make) -> None:
+    name = "gen-0/annotate/just-1-00000"
+    unknown = planned(tiny_settings())[name].unit.cost()
+    settings = finished()
+    known = planned(settings)[name].unit.cost()
+    assert known - LOADING == result(settings, name).info["rows"] < unknown - LOADING
 
 
 def test_the_decoding_is_not_part_of_the_tuning(finished: Make, tiny_settings: Make) -> None:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from planning import Make, planned, result
 from testing import CPU
@@ -13,8 +15,15 @@ from testing import CPU
 from pet_pipeline import load_task
 from pet_pipeline.errors import UserError
 from pet_pipeline.patterns import pattern_of
-from pet_pipeline.stages.check_patterns import SHOWN_ROWS, CheckPatterns, read_checked
-from pet_pipeline.tables import read_rows
+from pet_pipeline.stages.check_patterns import (
+    SHOWN_ROWS,
+    CheckedPattern,
+    CheckPatterns,
+    first_rows,
+    read_checked,
+    truncation_warnings,
+)
+from pet_pipeline.tables import part_name, read_rows
 from pet_pipeline.units import Result
 
 
@@ -38,16 +47,35 @@ def unit(finished: Make) -> CheckPatterns:
     return found
 
 
-def test_truncated_texts_are_counted_and_said(
-    unit: CheckPatterns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    replace(unit, max_tokens=10).work(tmp_path, CPU)
-    checked = read_checked(Result(tmp_path, "", {}))
-    said = capsys.readouterr().err
-    assert 0 < checked[0].truncated <= 24
-    for pattern in checked:
-        line = f"{pattern.name}: {pattern.truncated} of 24 texts cut to 10 tokens"
-        assert (line in said) == bool(pattern.truncated)
+def test_truncated_texts_are_counted_and_warned_about(unit: CheckPatterns, tmp_path: Path) -> None:
+    info = replace(unit, max_tokens=10).work(tmp_path, CPU)
+    counts = {p.name: p.truncated for p in read_checked(Result(tmp_path, "", {}))}
+    assert 0 < counts["it_was"] <= 24
+    named = "; ".join(f"'{name}' {n} of 24, {n / 24:.0%}" for name, n in counts.items())
+    assert info == {
+        "patterns": 3,
+        "warnings": [
+            "finetune.max_tokens: texts of the pool are cut to inputs of 10 tokens, by pattern "
+            f"({named}); the models do not see what is cut; raise it where labels depend on that, "
+            "at the cost of time"
+        ],
+    }
+
+
+def test_patterns_that_cut_no_text_are_not_named() -> None:
+    checked = [CheckedPattern(name, [], {}, 1, cut, 200) for name, cut in (("a", 0), ("b", 3))]
+    (warning,) = truncation_warnings(checked, 128)
+    assert " by pattern ('b' 3 of 200, 2%); " in warning
+    assert list(truncation_warnings(checked[:1], 128)) == []
+
+
+def test_the_first_rows_are_those_of_the_first_shards_that_have_some(tmp_path: Path) -> None:
+    for n, texts in enumerate(([], ["a", "b"], [], ["c", "d"])):
+        table = pa.table({"text": pa.array(texts, pa.string())})
+        pq.write_table(table, tmp_path / part_name(n))
+    pool = Result(tmp_path, "", {})
+    found = {count: [row["text"] for row in first_rows(pool, count)] for count in (0, 1, 3, 9)}
+    assert found == {0: [], 1: ["a"], 3: ["a", "b", "c"], 9: ["a", "b", "c", "d"]}
 
 
 def test_inputs_longer_than_the_model_reads(unit: CheckPatterns, tmp_path: Path) -> None:

@@ -110,9 +110,15 @@ def test_what_needs_labelled_texts(tiny_settings: Make, name: str) -> None:
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "no pool": (
-        {"data": {"pool": ""}},
-        "data.pool: not set; give the table of unlabelled texts, --pool FILE",
+    "no texts": (
+        {"data": {"pool": "", "labelled": ""}},
+        "data.labelled, data.pool: neither is set; give labelled texts, --labelled FILE, "
+        "unlabelled ones, --pool FILE, or both",
+    ),
+    "no pool and no baseline": (
+        {"data": {"pool": ""}, "baseline": {"enabled": False}},
+        "data.pool: not set, and with baseline.enabled = false nothing would be trained; give "
+        "unlabelled texts, --pool FILE, or enable the baseline",
     ),
     "column": (
         {"data": {"columns": {"txt": "message"}}},

@@ -16,6 +16,7 @@ from pet_pipeline.config import Settings
 from pet_pipeline.stages.annotate import Annotate
 from pet_pipeline.stages.calibrate import PriorSource
 from pet_pipeline.stages.crossfit import CrossFit
+from pet_pipeline.stages.ensemble import read_ensemble
 from pet_pipeline.stages.finetune import FineTune
 from pet_pipeline.tables import read_scores
 
@@ -49,6 +50,41 @@ def test_folds_only_where_weights_are_fitted_on_them(
     on_development = {"weights": "fitted", "fit_on": "development"}
     data = {"development": tiny_tables["development"]}
     assert folds(ensemble=on_development, data=data) == []
+
+
+def test_the_temperature_takes_one_fold_of_each_pattern_in_turn(
+    tiny_settings: Make, tiny_tables: dict[str, str]
+) -> None:
+    def folds(**sections: Any) -> list[str]:
+        return [name for name in planned(tiny_settings(**sections)) if "crossfit" in name]
+
+    assert folds(ensemble={"temperature_folds": 4}) == [
+        f"gen-0/crossfit/{name}" for name in ("it_was-fold-0", "just-fold-1", "mood-fold-2")
+    ] + ["gen-0/crossfit/it_was-fold-3"]
+    assert folds(ensemble={"temperature_folds": 4, "temperature": 1.0}) == []
+    assert folds(ensemble={"temperature_folds": 4}, finetune={"steps": 0}) == []
+    data = {"labelled": "", "pool": tiny_tables["pool"]}
+    assert folds(ensemble={"temperature_folds": 4}, data=data) == []
+
+
+def test_patterns_that_were_found_on_the_rows_are_left_out(tiny_settings: Make) -> None:
+    sections = {"ensemble": {"temperature_folds": 3}, "search": {"templates": True, "keep": 2}}
+    names = [name for name in planned(tiny_settings(**sections)) if "crossfit" in name]
+    assert len(names) == 3
+    assert all(name.partition("-fold")[0].endswith(PATTERNS) for name in names)
+    replaced = {**sections["search"], "use": "replace"}
+    units = planned(tiny_settings(**{**sections, "search": replaced}))
+    assert not any("crossfit" in name for name in units)
+
+
+def test_rows_that_are_the_only_ones_of_their_label_hold_nothing_out(
+    finished: Make, tmp_path: Path
+) -> None:
+    settings = finished(data={"k": 1}, ensemble={"temperature_folds": 2}, **QUICK)
+    assert result(settings, "gen-0/crossfit/it_was-fold-0").info == {"rows": 0}
+    summary = read_ensemble(result(settings, "gen-0/ensemble/all"))
+    assert summary.expected.held_out_rows == 0
+    assert summary.expected.correct == 0
 
 
 def test_folds_are_tuned_and_read_as_the_real_models_are(tiny_settings: Make) -> None:

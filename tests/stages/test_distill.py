@@ -24,6 +24,7 @@ from pet_pipeline.config import Distill
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.stages.distill import DistillClassifier, TrainBaseline, distillation_steps
+from pet_pipeline.stages.results import LOADING, TUNED
 from pet_pipeline.tables import part_name, read_rows, write_soft_labels
 from pet_pipeline.units import Result
 
@@ -76,6 +77,16 @@ def test_a_plan_shows_the_steps(tiny_settings: Make, distill: dict[str, Any], st
     assert isinstance(unit, DistillClassifier)
     assert unit.size() == f"{steps} steps"
     assert unit.distillation.steps == steps
+
+
+def test_classifiers_cost_by_the_rows_of_their_steps(tiny_settings: Make) -> None:
+    def costs(steps: int) -> list[float]:
+        sections = {"steps": steps, "batch_size": 8}
+        units = planned(tiny_settings(distill=sections, baseline=sections))
+        return [units[f"{s}/classifier"].unit.cost() - LOADING for s in ("distill", "baseline")]
+
+    assert costs(10) == [10 * 10 * TUNED, 10 * 8 * TUNED]  # with a quarter of gold rows
+    assert costs(20) == [2 * cost for cost in costs(10)]
 
 
 def test_how_the_steps_are_chosen_is_not_in_the_key(finished: Make, tiny_settings: Make) -> None:
@@ -140,7 +151,7 @@ def test_how_the_pool_is_cut_into_shards_does_not_change_the_classifier(finished
     runs = [finished(), finished(data={"shard_rows": 10})]
     rows = read_rows(Path(runs[0].output) / "prepare/test/table.parquet")
     one, other = (
-        Classifier.load(result(s, "distill/classifier").dir, CPU).predict(rows) for s in runs
+        Classifier(result(s, "distill/classifier").dir, CPU).predict_proba(rows) for s in runs
     )
     np.testing.assert_allclose(one, other, atol=1e-4)
     assert result(runs[1], "distill/classifier").info["rows"] == 16  # that 4 steps see
@@ -158,6 +169,11 @@ class FakeClassifier:
         type(self).pool, type(self).labelled = pool, labelled  # type: ignore[attr-defined]
         assert options["seed"] == self.seed
         return 0.5
+
+    def calibrate(self, rows: Any, confidence: float) -> float:
+        """Nothing is changed."""
+        assert 0 <= confidence <= 1
+        return 1.0
 
     def save(self, folder: Path) -> None:
         """Nothing is left."""
@@ -185,7 +201,7 @@ def test_only_rows_that_the_steps_see_are_read_each_with_its_own_soft_label(
     monkeypatch.setattr(classifier, "Classifier", FakeClassifier)
     info = replace(unit, soft=soft, pool=pool).work(tmp_path, CPU)
     found: SoftLabelled = FakeClassifier.pool  # type: ignore[attr-defined]
-    assert info == {"rows": 16, "steps": 4, "loss": 0.5}
+    assert info == {"rows": 16, "steps": 4, "loss": 0.5, "temperature": 1.0}
     assert len(found.rows) == len(found.probs) == steps * size == 16
     for step, batch in enumerate(found.batches):
         rows = batch_rows(40, size, seed=seed_from("distill"), step=step)

@@ -102,12 +102,20 @@ def test_embeddings_are_the_encoders(
         assert np.linalg.norm(values, axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
 
 
-def test_found_patterns_are_checked_when_they_are_known(finished: Make) -> None:
+def test_found_patterns_are_checked_when_they_are_known(
+    finished: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = finished(
         until="encode",
+        finetune={"max_tokens": 9},
         search={"templates": True, "generators": ["connectors"], "keep": 1, "folds": 2, "steps": 1},
     )
     units = planned(settings)
     assert "encode/patterns" in units
-    assert result(settings, "encode/patterns").info == {"patterns": 1}
+    info = result(settings, "encode/patterns").info
+    (warning,) = info["warnings"]
+    assert info["patterns"] == 1
+    assert " by pattern ('found-1' " in warning
+    said = capsys.readouterr().err
+    assert said.count(f"Checks of the found patterns: 1 warning\n  - {warning}\n") == 1
     assert "encode/patterns" not in planned(finished())

@@ -14,13 +14,20 @@ from planning import QUICK, Make, planned, result
 from scipy.special import softmax
 from testing import CPU, rows, todo
 
-from pet_pipeline.combining import Combination, fit_combination
+from pet_pipeline.combining import (
+    Combination,
+    expected_accuracy,
+    fit_combination,
+    fit_temperature,
+    pairwise_agreement,
+)
 from pet_pipeline.config import Settings
 from pet_pipeline.stages.ensemble import Combine, Member, read_ensemble
 from pet_pipeline.tables import labels_of, part_name, read_probs, read_scores, write_scores
 from pet_pipeline.units import Result
 
 NAMES = ["it_was-1", "just-1", "mood-1"]
+LABELS = ("sad", "happy")
 FITTED: dict[str, Any] = {"ensemble": {"weights": "fitted", "folds": 2}, **QUICK}
 
 
@@ -110,7 +117,7 @@ def test_a_development_table_changes_nothing_unless_a_setting_says_so(
     names = todo(tiny_settings(output=finished().output, data=data))
     assert names == [
         "prepare/development",
-        "prepare/overlap",
+        "prepare/data",
         *(f"encode/{pattern}-development" for pattern in ("it_was", "just", "mood")),
         *(f"gen-0/annotate/{name}-development" for name in NAMES),
         "report",
@@ -201,10 +208,11 @@ def test_accuracies_are_those_of_the_untuned_models(tmp_path: Path) -> None:
     )
     out = tmp_path / "out"
     out.mkdir()
-    replace(unit, members=members, weighting="wmean", gold=None).work(out, CPU)
+    replace(unit, members=members, weighting="wmean", gold=None, temperature=1.5).work(out, CPU)
     summary = read_ensemble(Result(out, "", {}))
     assert summary.weights == pytest.approx([2 / 3, 0, 1 / 3], abs=1e-6)
-    assert summary.temperature == 1.0
+    assert summary.temperature == 1.5
+    assert summary.expected.accuracy is None
 
 
 def test_an_ensemble_depends_on_its_models_and_on_what_it_is_fitted_on(finished: Make) -> None:
@@ -217,3 +225,54 @@ def test_an_ensemble_depends_on_its_models_and_on_what_it_is_fitted_on(finished:
         assert [fold.key for fold in member.held_out] == folds
     assert unit.gold is not None
     assert unit.gold.key == units["prepare/labelled"].key
+
+
+def test_by_default_an_ensemble_is_as_sure_as_it_can_expect_to_be_right(finished: Make) -> None:
+    settings = finished(ensemble={"temperature_folds": 2}, **QUICK)
+    root = Path(settings.output) / "gen-0"
+    summary = read_ensemble(result(settings, "gen-0/ensemble/all"))
+    expected = summary.expected
+    scores = [read_scores(root / f"annotate/{n}-00000/scores.parquet")[1] for n in NAMES]
+    assert expected.agreement == pytest.approx(pairwise_agreement(np.stack(scores)))
+    gold = np.array(labels_of(Path(settings.output) / "prepare/labelled/table.parquet", LABELS))
+    correct = 0
+    for name in ("it_was-fold-0", "just-fold-1"):
+        numbers, held_out = read_scores(root / "crossfit" / name / "scores.parquet")
+        correct += int((held_out.argmax(1) == gold[numbers.to_pylist()]).sum())
+    assert (expected.correct, expected.held_out_rows) == (correct, 8)
+    assert expected.accuracy == expected_accuracy(
+        expected.agreement, correct, 8, n_labels=2, fraction=0.5
+    )
+    wanted = fit_temperature(np.mean(scores, axis=0), expected.accuracy or 0)
+    assert summary.temperature == pytest.approx(wanted, rel=1e-4)
+
+
+def test_one_model_without_folds_keeps_its_scores(tmp_path: Path) -> None:
+    unit = replace(combined(tmp_path, (("p-1", "p"),)), weighting="uniform", gold=None)
+    out = tmp_path / "out"
+    out.mkdir()
+    unit.work(out, CPU)
+    summary = read_ensemble(Result(out, "", {}))
+    assert (summary.temperature, summary.expected.accuracy) == (1.0, None)
+
+
+def test_rows_that_say_little_of_the_pool_are_not_counted(tmp_path: Path) -> None:
+    """The only row of a label, and rows that were chosen because models disagree on them."""
+    table = {"id": ["1", "2", "3", "pool:7"], "text": ["t"] * 4, "label": ["a", "b", "b", "b"]}
+    (tmp_path / "labelled").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "labelled" / "table.parquet")
+    (tmp_path / "fold").mkdir()
+    right = np.eye(2)[[0, 1, 1, 1]]
+    write_scores(tmp_path / "fold" / "scores.parquet", pa.array(range(4)), right, ("a", "b"))
+    unit = replace(
+        combined(tmp_path, (("p-1", "p"), ("q-1", "q"))),
+        weighting="uniform",
+        gold=None,
+        in_turn=(Result(tmp_path / "fold", "f", {"rows": 4}),),
+        labelled=Result(tmp_path / "labelled", "l", {"rows": 4}),
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    unit.work(out, CPU)
+    expected = read_ensemble(Result(out, "", {})).expected
+    assert (expected.correct, expected.held_out_rows) == (2, 2)

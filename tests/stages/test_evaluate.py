@@ -16,13 +16,14 @@ from planning import QUICK, Make, planned, result
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from testing import CPU
 
-from pet_pipeline.metrics import calibration_error
+from pet_pipeline.metrics import calibration_error, label_qualities
 from pet_pipeline.stages.ensemble import read_ensemble
-from pet_pipeline.stages.evaluate import Measure, Metrics, System, read_metrics
+from pet_pipeline.stages.evaluate import MISTAKES, Measure, Metrics, System, read_metrics
 from pet_pipeline.tables import labels_of, read_scores
 from pet_pipeline.units import Result
 
 NAMES = ["it_was-1", "just-1", "mood-1"]
+DETAILED = ["ensemble", "classifier", "baseline"]
 FITTED: dict[str, Any] = {"ensemble": {"weights": "fitted", "folds": 2}, **QUICK}
 # Weights that are far apart and models that are sure of it, so that they decide.
 APART: dict[str, Any] = {**FITTED, "learning_rate": 0.01, "finetune": {"steps": 12}}
@@ -42,7 +43,8 @@ def test_every_system_is_measured(finished: Make) -> None:
     assert (metrics.metric, metrics.labels) == ("accuracy", ["sad", "happy"])
     assert (metrics.test_rows, metrics.generations) == (8, 1)
     predicted = predictions(evaluated.dir)
-    assert list(predicted) == ["id", "label", *NAMES, "ensemble", "classifier", "baseline"]
+    confidences = [f"{name}_confidence" for name in DETAILED]
+    assert list(predicted) == ["id", "label", *NAMES, *DETAILED, *confidences]
     gold = predicted["label"]
     for system in metrics.systems:
         if system.kind == "mean":
@@ -52,13 +54,93 @@ def test_every_system_is_measured(finished: Make) -> None:
         assert system.f1_macro == pytest.approx(f1_score(gold, names, average="macro"))
         assert system.low <= system.value <= system.high
         detailed = system.kind != "pvp"
-        assert (system.confusion is not None) == (system.reliability is not None) == detailed
+        for found in (system.confusion, system.reliability, system.coverage, system.labels):
+            assert (found is not None) == detailed
         if detailed:
             expected = confusion_matrix(gold, names, labels=["sad", "happy"]).tolist()
             assert system.confusion == expected
+            assert system.labels == label_qualities(expected, ["sad", "happy"])
     classifier = metrics.system("classifier")
     assert classifier is not None
     assert evaluated.info == {"classifier": classifier.value}
+
+
+def test_confidences_are_those_that_coverage_and_calibration_were_measured_by(
+    finished: Make,
+) -> None:
+    evaluated = result(finished(), "evaluate/all")
+    metrics, predicted = read_metrics(evaluated), predictions(evaluated.dir)
+    for name in DETAILED:
+        system, confidence = metrics.system(name), np.array(predicted[f"{name}_confidence"])
+        assert system
+        assert system.coverage
+        right = np.array(predicted[name]) == np.array(predicted["label"])
+        assert system.coverage[0].rows == 8
+        for point in system.coverage:
+            answered = confidence >= point.threshold
+            assert point.rows == answered.sum()
+            assert point.accuracy == pytest.approx(right[answered].mean())
+
+
+def test_the_most_confident_mistakes_are_those_of_the_classifier(finished: Make) -> None:
+    settings = finished()
+    evaluated = result(settings, "evaluate/all")
+    metrics, predicted = read_metrics(evaluated), predictions(evaluated.dir)
+    rows = pq.read_table(Path(settings.output) / "prepare/test/table.parquet").to_pylist()
+    wrong = [
+        (confidence, row["id"], row["text"], gold, name)
+        for row, gold, name, confidence in zip(
+            rows,
+            predicted["label"],
+            predicted["classifier"],
+            predicted["classifier_confidence"],
+            strict=True,
+        )
+        if gold != name
+    ]
+    assert wrong
+    wrong.sort(key=lambda mistake: -mistake[0])
+    found = [(m.confidence, m.id, m.text["text"], m.gold, m.predicted) for m in metrics.mistakes]
+    assert [m[1:] for m in found] == [m[1:] for m in wrong]
+    assert [m[0] for m in found] == pytest.approx([m[0] for m in wrong])
+    assert metrics.best == metrics.system("classifier")
+
+
+def test_mistakes_are_few_and_their_texts_not_long(finished: Make) -> None:
+    unit = planned(finished())["evaluate/all"].unit
+    assert isinstance(unit, Measure)
+    probs = np.tile([0.3, 0.7], (30, 1))
+    probs[7] = [0.1, 0.9]
+    rows = [{"id": n, "text": "word " * 200} for n in range(30)]
+    found = unit._mistakes(probs, [1] * 5 + [0] * 25, rows)
+    assert len(found) == MISTAKES
+    assert [m.id for m in found[:3]] == [7, 5, 6]  # then in the table's order
+    assert len(found[0].text["text"]) == 600
+    assert found[0].text["text"].endswith("…")
+    assert (found[0].gold, found[0].predicted, found[0].confidence) == ("sad", "happy", 0.9)
+
+
+def test_the_classifier_is_compared_with_the_baseline_row_by_row(finished: Make) -> None:
+    evaluated = result(finished(), "evaluate/all")
+    metrics, predicted = read_metrics(evaluated), predictions(evaluated.dir)
+    pairs = zip(predicted["label"], predicted["classifier"], predicted["baseline"], strict=True)
+    outcomes = Counter((gold == one, gold == other) for gold, one, other in pairs)
+    assert metrics.against_baseline
+    assert metrics.against_baseline.gained == outcomes[True, False]
+    assert metrics.against_baseline.lost == outcomes[False, True]
+    assert read_metrics(result(finished(**FITTED), "evaluate/all")).against_baseline is None
+
+
+def test_without_generations_the_baseline_is_measured_alone(finished: Make, tmp_path: Path) -> None:
+    unit = planned(finished())["evaluate/all"].unit
+    assert isinstance(unit, Measure)
+    classifiers = {"baseline": unit.classifiers["baseline"]}
+    info = replace(unit, generations=(), classifiers=classifiers).work(tmp_path, CPU)
+    metrics = read_metrics(Result(tmp_path, "", {}))
+    assert [s.kind for s in metrics.last_systems()] == ["baseline"]
+    assert metrics.best
+    assert info == {"baseline": metrics.best.value}
+    assert list(predictions(tmp_path)) == ["id", "label", "baseline", "baseline_confidence"]
 
 
 def test_the_mean_pvp_is_the_mean_of_the_pvps(finished: Make) -> None:
@@ -108,7 +190,8 @@ def test_another_combination_changes_the_ensemble_and_nothing_else(
         replace(unit, generations=(changed,)).work(tmp_path / name, CPU)
         after = predictions(tmp_path / name)
         assert after["ensemble"] == after[name] == before[name]
-        assert {**after, "ensemble": before["ensemble"]} == before
+        own = ("ensemble", "ensemble_confidence")
+        assert {**after, **{column: before[column] for column in own}} == before
 
 
 def test_without_a_classifier_and_without_a_baseline(finished: Make) -> None:
@@ -151,7 +234,7 @@ def test_generations_are_measured_in_their_order(finished: Make) -> None:
     detailed = [s for s in metrics.systems if s.confusion is not None]
     assert [(s.kind, s.generation) for s in detailed] == [("ensemble", 2)]
     names = [s.name for s in metrics.last_systems() if s.kind != "mean"]
-    assert list(predictions(evaluated.dir)) == ["id", "label", *names]
+    assert list(predictions(evaluated.dir)) == ["id", "label", *names, "ensemble_confidence"]
     last = Path(settings.output) / "gen-2/annotate/just-1-test/scores.parquet"
     expected = [("sad", "happy")[n] for n in read_scores(last)[1].argmax(1)]
     assert predictions(evaluated.dir)["just-1"] == expected

@@ -18,7 +18,7 @@ from pet_pipeline.optimisation import MlmLoss, Optimisation, Tuning
 from pet_pipeline.pretrained import load_mlm
 from pet_pipeline.pvp import Pvp
 from pet_pipeline.stages.finetune import FineTune, read_texts
-from pet_pipeline.stages.results import Model
+from pet_pipeline.stages.results import LOADING, TUNED, Model
 from pet_pipeline.tables import read_rows
 from pet_pipeline.units import Result
 
@@ -49,6 +49,33 @@ def test_one_model_for_each_pattern_and_seed(tiny_settings: Make) -> None:
         assert model.result.info["rows"] == 8
         assert model.result.info["loss"] > 0
         load_mlm(ModelFolder(model.result.dir / "model"))
+
+
+def test_the_machines_choice_of_jobs_gives_the_weights_of_one_job(
+    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pet_pipeline.compute.usable_cores", lambda: 2)
+    chosen, one = (
+        tiny_settings(output=str(tmp_path / str(jobs)), machine={"jobs": jobs, "threads": 0})
+        for jobs in (0, 1)
+    )
+    assert Run.open(chosen, plan=True).jobs == 2
+    for settings in (chosen, one):
+        models_of(settings)
+    for pattern in PATTERNS:
+        assert weights(chosen, f"{pattern}-1") == weights(one, f"{pattern}-1")
+
+
+def test_a_fine_tune_costs_by_the_rows_of_its_steps(tiny_settings: Make) -> None:
+    def cost(**finetune: Any) -> float:
+        units = planned(tiny_settings(finetune=finetune))
+        name = "gen-0/finetune/just-1"
+        return units.get(name, units.get("gen-0/finetune/just-0")).unit.cost()  # type: ignore[union-attr]
+
+    steps = [cost(steps=n, batch_size=4) - LOADING for n in (0, 100, 300)]
+    assert steps == [0, 100 * 4 * TUNED, 300 * 4 * TUNED]
+    assert cost(steps=100, batch_size=8) - LOADING == 2 * steps[1]
+    assert cost(steps=100, batch_size=4, mlm_weight=0.1, mlm_texts=3) - LOADING == 4 * steps[1]
 
 
 @pytest.mark.parametrize("labelled", [True, False])

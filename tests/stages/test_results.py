@@ -21,11 +21,21 @@ from pet_pipeline.stages.results import (
     Part,
     Tables,
     need_inputs,
+    rows_of,
     sample_shards,
     training_rows,
     weights_of,
 )
-from pet_pipeline.units import Result
+from pet_pipeline.units import RECORD, Result
+
+
+def test_rows_are_those_of_the_info_or_of_the_record_that_was_made_since(tmp_path: Path) -> None:
+    planned = Result(tmp_path, "key", {})
+    assert rows_of(planned, 7) == 7
+    (tmp_path / RECORD).write_text('{"info": {"rows": 12}}')
+    assert rows_of(planned, 7) == 12
+    assert rows_of(Result(tmp_path, "key", {"rows": 3})) == 3
+
 
 SIZES = st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(lambda sizes: sum(sizes) > 0)
 
@@ -97,6 +107,17 @@ def test_a_pattern_that_was_not_encoded() -> None:
             ask("q")
         assert str(error.value) == (
             "pattern 'q' was not encoded; call encode with the task that has it"
+        )
+
+
+def test_a_verb_that_needs_a_pool() -> None:
+    assert Tables(made("pool"), 2, 2).need_pool("grow") == made("pool")
+    inputs = Inputs(Tables(None, 0, 0), {})
+    for verb, ask in (("grow", inputs.tables.need_pool), ("encode", lambda _: inputs.of("p"))):
+        with pytest.raises(UserError) as error:
+            ask(verb)
+        assert str(error.value) == (
+            f"{verb}: needs a pool of unlabelled texts; set data.pool, --pool FILE"
         )
 
 

@@ -60,17 +60,24 @@ def test_the_whole_way(tiny_settings: Make) -> None:
     assert todo(settings) == []
 
 
-def test_another_test_table_reruns_what_is_measured_on_it(
+def test_another_test_table_reruns_all_but_what_the_labelled_rows_train(
     finished: Make, tiny_settings: Make, tmp_path: Path, tiny_tables: dict[str, str]
 ) -> None:
     other = tmp_path / "other.parquet"
     pq.write_table(pq.read_table(tiny_tables["test"]).slice(0, 7), other)
     changed = todo(tiny_settings(output=finished().output, data={"test": str(other)}))
+    parts = [
+        (pattern, part) for pattern in ("it_was", "just", "mood") for part in ("00000", "test")
+    ]
     assert changed == [
         "prepare/test",
-        "prepare/overlap",
-        *(f"encode/{pattern}-test" for pattern in ("it_was", "just", "mood")),
-        *(f"gen-0/annotate/{pattern}-1-test" for pattern in ("it_was", "just", "mood")),
+        "prepare/pool",  # whose copies of test texts are left out
+        "prepare/patterns",
+        "prepare/data",
+        *(f"encode/{pattern}-{part}" for pattern, part in parts),
+        *(f"gen-0/annotate/{pattern}-1-{part}" for pattern, part in parts),
+        "gen-0/ensemble/all",
+        "distill/classifier",
         "evaluate/all",
         "report",
     ]
@@ -178,7 +185,7 @@ def test_without_distillation_test_table_or_baseline(tiny_settings: Make) -> Non
     run(settings)
     root = Path(settings.output)
     assert not [name for name in ("distill", "baseline", "evaluate") if (root / name).exists()]
-    assert "No test table was given" in (root / "report/index.html").read_text()
+    assert "there was no test table" in (root / "report/index.html").read_text()
 
 
 def test_words_of_several_tokens_and_the_mlm_loss(finished: Make, long_words: str) -> None:
@@ -208,17 +215,20 @@ def test_pairs_of_texts(tiny_settings: Make, tmp_path: Path) -> None:
     (folder / "question.toml").write_text(
         'template = "{hypothesis:strip_punct}? {sep} {mask}, {premise}"'
     )
-    table = pa.table(
-        {
-            "premise": ["a day", "a night"] * 4,
-            "hypothesis": ["good.", "bad."] * 4,
-            "label": ["yes", "no"] * 4,
+
+    def saved(name: str, hypotheses: list[str]) -> str:
+        table = {
+            "premise": ["a day", "a night"] * 2,
+            "hypothesis": hypotheses,
+            "label": ["yes", "no"] * 2,
         }
-    )
-    pq.write_table(table, tmp_path / "t.parquet")
-    source = str(tmp_path / "t.parquet")
+        pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+        return str(tmp_path / f"{name}.parquet")
+
+    source = saved("labelled", ["good.", "bad.", "great.", "awful."])
+    pool = saved("pool", ["good.", "good.", "bad.", "sad."])
     settings = tiny_settings(
-        task=str(folder), data={"labelled": source, "pool": source, "test": source}
+        task=str(folder), data={"labelled": source, "pool": pool, "test": source}
     )
     run(settings)
     classify = pipeline(
@@ -226,8 +236,8 @@ def test_pairs_of_texts(tiny_settings: Make, tmp_path: Path) -> None:
     )
     found = classify({"text": "a day", "text_pair": "good."})
     assert found["label"] in ("yes", "no")
-    overlap = result(settings, "prepare/overlap").info
-    assert overlap == {"test": 8}  # a pair is the same if both of its texts are
+    # A pair is the same if both of its texts are.
+    assert result(settings, "prepare/pool").info == {"rows": 3, "left_out": 1}
 
 
 # What every verb and every unit keeps.
