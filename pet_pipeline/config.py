@@ -217,8 +217,8 @@ class Machine(Section):
     )
     threads: Count = Field(
         0,
-        description="threads per unit; 0 is one for a small model on a CPU, but every core for "
-        "the distillation, else the cores divided by jobs",
+        description="threads per unit; 0 is one for a small model on a CPU, else the cores "
+        "divided by jobs",
     )
     checkpoint_seconds: float = Field(
         10.0, ge=0, description="time between checkpoints of the distillation; 0 is every step"

@@ -17,7 +17,10 @@ from pet_pipeline.run import Run
 from pet_pipeline.stages.ensemble import read_ensemble
 from pet_pipeline.stages.evaluate import METRICS_FILE, Metrics, read_metrics
 from pet_pipeline.stages.merge_labels import own_labelled
+from pet_pipeline.texts import shortened
 from pet_pipeline.units import PlannedUnit, read_record
+
+SHOWN_CHARACTERS = 400  # of a rendered pattern
 
 console = Console()
 
@@ -99,7 +102,7 @@ def print_patterns(
     for pattern in task.patterns:
         console.rule(escape(pattern.name), align="left")
         for row in rows:
-            console.print(escape(_shortened(pattern.render(row))), highlight=False)
+            console.print(escape(shortened(pattern.render(row), SHOWN_CHARACTERS)), highlight=False)
         description = described.get(pattern.name)
         console.print(_words_table(pattern, description))
         for warning in description.warnings if description else []:
@@ -174,7 +177,3 @@ def _results_table(metrics: Metrics) -> Table:
         table.caption = "in brackets: the range of the single PVPs"
         table.caption_justify = "left"
     return table
-
-
-def _shortened(text: str, limit: int = 400) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

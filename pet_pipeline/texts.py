@@ -124,3 +124,12 @@ def _values(texts: Any, place: str) -> list[object]:
             f"{place}: an object of type {type(texts).__name__} has no texts; give {FORMS}"
         )
     return list(values)
+
+
+def shortened(text: str, limit: int) -> str:
+    """A text of at most so many characters, with an ellipsis where it was cut.
+
+    >>> shortened("long words", 6)
+    'long …'
+    """
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -15,9 +15,8 @@ from pet_pipeline.commands.options import program_name, user_errors
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import UserError, listed
 from pet_pipeline.files import replace_file
-from pet_pipeline.pipeline import pet_full
+from pet_pipeline.pipeline import pet_full, planned_run
 from pet_pipeline.run import CONFIG, Run
-from pet_pipeline.settings import read_settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +46,7 @@ def label_next(
             raise UserError("--merge: reads a filled file, and --output writes one; give either")
         if output:
             _check_output(output)
-        settings, planned = _plan(run)
+        settings, planned = planned_run(run)
         if merge:
             _merge(planned, settings, merge)
             return
@@ -63,16 +62,6 @@ def label_next(
             _show(rows)
         labels = find_task(planned, settings).labels
         _say_what_next(run, labels, output, n=n, by=by)
-
-
-def _plan(run: Path) -> tuple[Settings, Run]:
-    """The settings of a run's folder, and a plan of what they ask for."""
-    if not (run / CONFIG).exists():
-        raise UserError(f"{run}: not a run (no {CONFIG}); name the folder that --output named")
-    settings = read_settings(run / CONFIG).model_copy(update={"output": str(run)})
-    planned = Run.open(settings, plan=True)
-    pet_full()(settings, planned)
-    return settings, planned
 
 
 def _check_output(output: Path) -> None:

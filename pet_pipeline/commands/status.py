@@ -10,10 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from pet_pipeline.commands.options import user_errors
-from pet_pipeline.errors import UserError
-from pet_pipeline.pipeline import pet_full
-from pet_pipeline.run import CONFIG, OWN_TASK, Run
-from pet_pipeline.settings import read_settings
+from pet_pipeline.pipeline import planned_run
+from pet_pipeline.run import OWN_TASK, Run
 from pet_pipeline.units import PlannedUnit, read_record
 
 MEASURED = (
@@ -30,11 +28,7 @@ def status(
     from pet_pipeline.show import print_units
 
     with user_errors():
-        if not (run / CONFIG).exists():
-            raise UserError(f"{run}: not a run (no {CONFIG}); name the folder that --output named")
-        settings = read_settings(run / CONFIG).model_copy(update={"output": str(run)})
-        planned = Run.open(settings, plan=True)
-        pet_full()(settings, planned)
+        settings, planned = planned_run(run)
         if as_json:
             text = json.dumps(
                 _status(planned, settings.task or str(run / OWN_TASK)), indent=1, ensure_ascii=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import statistics
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pet_pipeline.report.data import ReportData
 from pet_pipeline.report.glossary import Glossary
 from pet_pipeline.settings import write_settings
 from pet_pipeline.stages.evaluate import Metrics
+from pet_pipeline.texts import shortened
 
 LONGEST_TEXT = 600
 SMALLEST = 0.75  # of a picture's own width
@@ -33,7 +35,7 @@ def render_page(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "shorten": _shorten,
+        "shorten": functools.partial(shortened, limit=LONGEST_TEXT),
         "number": _number,
         "count": _count,
         "duration": duration,
@@ -178,10 +180,6 @@ def _added(data: ReportData) -> list[AddedRow]:
                 )
             )
     return lines
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
 def _unbroken(text: str) -> str:

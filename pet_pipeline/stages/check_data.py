@@ -24,6 +24,7 @@ from pet_pipeline.progress import warn
 from pet_pipeline.stages.check_patterns import CHECKED_ROWS, first_rows
 from pet_pipeline.stages.results import FROM_POOL, TABLE
 from pet_pipeline.tables import shard_files
+from pet_pipeline.texts import shortened
 from pet_pipeline.units import Info, Result, Unit
 
 FEW_ROWS = 8  # of a label; with fewer, results depend much on which rows they are
@@ -259,4 +260,4 @@ def _row_numbers(numbers: Sequence[int]) -> str:
 
 def _shortened(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     text = " | ".join(" ".join(row[column].split()) for column in columns)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+    return shortened(text, SHOWN_CHARACTERS)

@@ -35,6 +35,7 @@ from pet_pipeline.stages.ensemble import read_ensemble
 from pet_pipeline.stages.from_settings import precision
 from pet_pipeline.stages.results import SCORES, TABLE, Generation, Inputs, need_inputs
 from pet_pipeline.tables import COMPRESSION, Floats, labels_of, read_rows, read_scores
+from pet_pipeline.texts import shortened
 from pet_pipeline.units import Info, Result, Unit
 
 METRICS_FILE = "metrics.json"
@@ -207,7 +208,9 @@ class Measure(Unit):
         return [
             Mistake(
                 id=rows[row]["id"],
-                text={column: _cut(rows[row][column]) for column in self.columns},
+                text={
+                    column: shortened(rows[row][column], LONGEST_TEXT) for column in self.columns
+                },
                 gold=self.labels[gold[row]],
                 predicted=self.labels[predicted[row]],
                 confidence=float(confidence[row]),
@@ -312,7 +315,3 @@ def _write_predictions(
         confidence = pa.array(probs[system].max(1), pa.float32())
         table = table.append_column(f"{system}_confidence", confidence)
     pq.write_table(table, file, compression=COMPRESSION)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"

@@ -23,6 +23,7 @@ from pet_pipeline.run import CONFIG, LOCK, Run
 from pet_pipeline.sources import find_source, read_batches
 from pet_pipeline.stages.results import FROM_POOL, TABLE
 from pet_pipeline.tables import shard_files
+from pet_pipeline.texts import shortened
 from pet_pipeline.units import Result
 
 OWN = "labelled"  # the name of the table in the run's folder, without its suffix
@@ -142,8 +143,7 @@ def _rows(filled: Path, table: pa.Table, columns: Sequence[str]) -> list[_Row]:
         label = row[LABEL].strip()
         if label:
             shown = " | ".join(" ".join(row[column].split()) for column in columns)
-            if len(shown) > SHOWN_CHARACTERS:
-                shown = f"{shown[: SHOWN_CHARACTERS - 1]}…"
+            shown = shortened(shown, SHOWN_CHARACTERS)
             rows.append(_Row(f"{filled}: row {n} (id {row['id']}, {shown!r})", label, text))
     return rows
 

@@ -13,7 +13,6 @@ from testing import run as run_pipeline
 from typer.testing import CliRunner
 
 from pet_pipeline.cli import app
-from pet_pipeline.commands import status as status_command
 from pet_pipeline.config import Settings
 from pet_pipeline.records import write_record
 from pet_pipeline.run import Run
@@ -73,7 +72,7 @@ def test_metrics_are_those_of_the_last_generation(
     def pipeline(settings: Settings, run: Run) -> None:
         run.do("evaluate", {"all": Measured(metrics)})
 
-    monkeypatch.setattr(status_command, "pet_full", lambda: pipeline)
+    monkeypatch.setattr("pet_pipeline.pipeline.pet_full", lambda: pipeline)
     settings = tiny_settings()
     with Run.open(settings, plan=True) as planned:
         pipeline(settings, planned)
