@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pet_pipeline.run import Run as Run
     from pet_pipeline.settings import read_settings as read_settings
     from pet_pipeline.stages.annotate import annotate as annotate
-    from pet_pipeline.stages.distill import baseline as baseline
     from pet_pipeline.stages.distill import distill as distill
     from pet_pipeline.stages.encode import encode as encode
     from pet_pipeline.stages.ensemble import ensemble as ensemble
@@ -42,7 +41,6 @@ _HOMES = {
     "Trained": "trained",
     "UserError": "errors",
     "annotate": "stages.annotate",
-    "baseline": "stages.distill",
     "command": "cli",
     "distill": "stages.distill",
     "encode": "stages.encode",

@@ -38,16 +38,24 @@ class Outcome(Generic[T]):
 def fan_out(works: Sequence[Callable[[], T]], *, jobs: int) -> Iterator[Outcome[T]]:
     """The outcomes of some picklable calls, as they finish; at most `jobs` at the same time.
 
+    If there are no more calls than jobs, the first is done here, where its progress is seen.
     Errors of the user come back as problems, so that those of all works are shown together; any
     other exception ends the iteration.
     """
-    # Never fewer workers for fewer works: those that ended would have to load everything again.
-    jobs = max(1, jobs) if len(works) > 1 else 1
+    jobs = max(1, jobs)
     with_parent = {"initializer": _prepare_worker, "initargs": (os.getpid(),)}
     options: dict[str, Any] = with_parent if jobs > 1 and _on_loky() else {}
-    workers = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered", **options)
-    here = Path.cwd()
-    yield from workers(delayed(_attempt)(n, work, here) for n, work in enumerate(works))
+    folder = Path.cwd()
+    calls = [delayed(_attempt)(n, work, folder) for n, work in enumerate(works)]
+    own = works[0] if 0 < len(works) <= jobs else None
+    others: Iterator[Outcome[T]] = iter(())
+    if sent := calls[1:] if own else calls:
+        # Never fewer workers for fewer works: those that ended would have to load all again.
+        workers = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered", **options)
+        others = workers(sent)  # at work from here on
+    if own:
+        yield _attempt(0, own, folder)
+    yield from others
 
 
 def release_workers() -> None:

@@ -20,7 +20,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 CONFIG = "config.json"
 RUN_SETTINGS = "config.toml"  # what a run's folder is known by
-CLASSIFIER, BASELINE = "distill/classifier", "baseline/classifier"  # where a run has them
+CLASSIFIER, BASELINE = "distill/classifier", "distill/baseline"  # where a run has them
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 TOKENIZER = (

@@ -83,7 +83,7 @@ def _compared(metrics: Metrics) -> Iterator[str]:
             f"The classifier's {title}, {classifier.value:.3f}, is below the baseline's, "
             f"{baseline.value:.3f}{_chance(metrics)}: the pool's soft labels did not help. Improve "
             "the patterns (the report shows where their models disagree), or use the baseline, "
-            "which is in baseline/classifier of the run."
+            "which is in distill/baseline of the run."
         )
 
 

@@ -68,24 +68,30 @@ def print_units(run: Run) -> None:
 
 def print_results(run: Run, program: str) -> None:
     """The results of a finished run, where they are, and what to type next."""
-    units = {unit.stage: unit for unit in run.units if unit.result()}
+    units = {f"{unit.stage}/{unit.dir.name}": unit for unit in run.units if unit.result()}
     console.print()
-    if "evaluate" in units and (result := units["evaluate"].result()):
-        console.print(_results_table(read_metrics(result)))
-    for remark in _remarks(units):
+    evaluated, combined = (
+        units[name].result() if name in units else None for name in ("evaluate/all", "ensemble/all")
+    )
+    metrics = read_metrics(evaluated) if evaluated else None
+    if metrics:
+        console.print(_results_table(metrics))
+    for remark in remarks(metrics, read_ensemble(combined) if combined else None):
         console.print(f"[yellow]note[/] {escape(remark)}", soft_wrap=True, highlight=False)
-    alone = {"distill", "ensemble"}.isdisjoint(units)  # without a pool, the baseline is for use
-    for stage, name, file in (
-        ("search", "patterns", ""),
-        ("distill", "classifier", ""),
-        *([("baseline", "baseline", "")] if alone else []),
-        ("ensemble", "soft labels", ""),
-        ("evaluate", "metrics", METRICS_FILE),
-        ("report", "report", "index.html"),
+    searched = next((name for name in reversed(units) if name.startswith("search/")), "search")
+    # Without a pool, the baseline is for use.
+    alone = {"distill/classifier", "ensemble/all"}.isdisjoint(units)
+    for unit, name, file in (
+        (searched, "patterns", ""),
+        ("distill/classifier", "classifier", ""),
+        *([("distill/baseline", "baseline", "")] if alone else []),
+        ("ensemble/all", "soft labels", ""),
+        ("evaluate/all", "metrics", METRICS_FILE),
+        ("report/report", "report", "index.html"),
     ):
-        if stage in units:
-            console.print(f"{name:<12} {units[stage].dir / file}", soft_wrap=True, highlight=False)
-    if classifier := units.get("baseline" if alone else "distill"):
+        if unit in units:
+            console.print(f"{name:<12} {units[unit].dir / file}", soft_wrap=True, highlight=False)
+    if classifier := units.get("distill/baseline" if alone else "distill/classifier"):
         command = f'{program} predict {classifier.dir} --text "..."'
         console.print(f"{'try it':<12} {command}", soft_wrap=True, highlight=False)
 
@@ -139,17 +145,6 @@ def _words_table(pattern: Pattern, description: DescribedPattern | None) -> Tabl
             cells.append(f"{prior[n]:.3f}")
         table.add_row(*(escape(cell) for cell in cells))
     return table
-
-
-def _remarks(units: Mapping[str, PlannedUnit]) -> list[str]:
-    """What looks wrong in the results; units: the finished ones, by stage."""
-    evaluated, combined = (
-        units[stage].result() if stage in units else None for stage in ("evaluate", "ensemble")
-    )
-    return remarks(
-        read_metrics(evaluated) if evaluated else None,
-        read_ensemble(combined) if combined else None,
-    )
 
 
 def _results_table(metrics: Metrics) -> Table:

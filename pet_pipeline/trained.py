@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SOURCES = ("labelled", "pool", "test", "development")  # of the settings' data
 TABLES = "tables"  # the folder of those that were given in memory
 ARGUMENTS = ("labelled", "pool", "test", "task", "labels", "words", "templates", "output")
+ENSEMBLE = "ensemble/all"
 WRITTEN = ".task.json"  # the task that was written last, to tell whether it was edited since
 
 
@@ -49,7 +50,7 @@ class Trained:
 
     folder: Path
     metrics: Metrics | None = field(repr=False)
-    stages: Mapping[str, Path] = field(repr=False)  # the folder of each stage's last result
+    results: Mapping[str, Path] = field(repr=False)  # the last folder of a stage and a name
     compute: Compute | None = field(default=None, repr=False)  # where the classifier predicts
 
     @property
@@ -65,8 +66,8 @@ class Trained:
         """
         from pet_pipeline.classifier import Classifier
 
-        kind = "distill" if "ensemble" in self.stages else "baseline"
-        return Classifier(self.stages.get(kind, self.folder), self.compute)
+        name = "distill/classifier" if ENSEMBLE in self.results else "distill/baseline"
+        return Classifier(self.results.get(name, self.folder), self.compute)
 
     @property
     def soft_labels(self) -> pa.Table:
@@ -74,9 +75,9 @@ class Trained:
 
         Raises `UserError` for a run without a pool.
         """
-        if "ensemble" not in self.stages:
+        if ENSEMBLE not in self.results:
             raise UserError(f"{self.folder}: a run without a pool has no soft labels")
-        soft = _read_shards(self.stages["ensemble"])
+        soft = _read_shards(self.results[ENSEMBLE])
         pool = _read_shards(self.folder / "prepare" / "pool")
         for column in reversed(pool.column_names[1:]):
             soft = soft.add_column(1, column, pool[column])
@@ -127,8 +128,8 @@ def train(
             made = task_files(run, final, labels=names, words=groups, templates=templates or None)
             _write_task(run, made)
         metrics = _run(run, final)
-    stages = {unit.stage: unit.dir for unit in run.units}
-    return Trained(folder, metrics, stages, Compute.of(final.machine))
+    results = {f"{unit.stage}/{unit.dir.name}": unit.dir for unit in run.units}
+    return Trained(folder, metrics, results, Compute.of(final.machine))
 
 
 def _setting_problems(settings: Mapping[str, object]) -> Iterator[str]:

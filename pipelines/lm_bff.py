@@ -27,7 +27,7 @@ from pet_pipeline import (
     Settings,
     UserError,
     annotate,
-    baseline,
+    distill,
     encode,
     ensemble,
     evaluate,
@@ -168,9 +168,9 @@ def run_system(
         inputs = encode(run, task, prepare(run, task, settings), settings)
         scores = annotate(run, task, finetune(run, task, inputs, settings), inputs, settings)
         soft = ensemble(run, task, scores, inputs, settings)
-        plain = baseline(run, task, inputs, settings) if compare else None
+        classifiers = distill(run, task, None, inputs, settings) if compare else None
         generations = [Generation(0, scores, soft, {})]
-        metrics = evaluate(run, task, generations, inputs, settings, baseline=plain)
+        metrics = evaluate(run, task, generations, inputs, settings, classifiers=classifiers)
     assert metrics is not None
     measured = inputs.tables.measured
     gold = {name: labels_of(table.dir / TABLE, task.labels) for name, table in measured.items()}

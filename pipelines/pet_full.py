@@ -13,7 +13,6 @@ from pet_pipeline import (
     Run,
     Settings,
     annotate,
-    baseline,
     command,
     distill,
     encode,
@@ -44,15 +43,11 @@ def pet_full(settings: Settings, run: Run) -> Metrics | None:
             added = grow(run, task, generations[-1].scores, inputs, settings, generation=number)
         models = finetune(run, task, inputs, settings, generation=number, added=added)
         scores = annotate(run, task, models, inputs, settings, generation=number)
-        soft = ensemble(run, task, scores, inputs, settings, generation=number, added=added)
-        generations.append(Generation(number, scores, soft, added))
-    classifier = None
-    if generations:
-        classifier = distill(run, task, generations[-1].soft, inputs, settings)
-    supervised = baseline(run, task, inputs, settings)
-    metrics = evaluate(
-        run, task, generations, inputs, settings, classifier=classifier, baseline=supervised
-    )
+        labels = ensemble(run, task, scores, inputs, settings, generation=number, added=added)
+        generations.append(Generation(number, scores, labels, added))
+    soft = generations[-1].soft if generations else None
+    classifiers = distill(run, task, soft, inputs, settings)
+    metrics = evaluate(run, task, generations, inputs, settings, classifiers=classifiers)
     write_report(
         run,
         task,
@@ -60,7 +55,7 @@ def pet_full(settings: Settings, run: Run) -> Metrics | None:
         inputs,
         settings,
         metrics=metrics,
-        classifier=classifier,
+        classifiers=classifiers,
         searched=searched,
     )
     return read_metrics(metrics) if metrics and not run.plan else None

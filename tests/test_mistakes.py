@@ -982,7 +982,7 @@ PLACES: dict[str, Row] = {
     "only": (
         right,
         (*RUN, "--only", "adapt"),
-        "stage 'adapt': no such stage in this run; there are 'annotate', 'baseline', 'crossfit', "
+        "stage 'adapt': no such stage in this run; there are 'annotate', 'crossfit', "
         "'distill', 'encode', 'ensemble', 'evaluate', 'finetune', 'prepare', 'report'",
     ),
     "two stages": (

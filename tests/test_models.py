@@ -452,7 +452,7 @@ def test_folders_without_a_classifier(tmp_path: Path, folder: str, problem: str)
 
 def test_a_run_with_a_baseline_alone(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[data]\npool = "p.csv"\n')
-    baseline = model_folder(tmp_path / "baseline" / "classifier").path
+    baseline = model_folder(tmp_path / "distill" / "baseline").path
     with pytest.raises(UserError) as error:
         find_classifier(tmp_path)
     assert str(error.value) == (

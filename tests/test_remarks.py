@@ -117,7 +117,7 @@ def test_a_classifier_below_the_baseline(p_value: float, chance: str) -> None:
     assert remarks(metrics(*systems, p_value=p_value, metric="f1"), None) == [
         f"The classifier's f1 of 'happy', 0.600, is below the baseline's, 0.650{chance}: the "
         "pool's soft labels did not help. Improve the patterns (the report shows where their "
-        "models disagree), or use the baseline, which is in baseline/classifier of the run."
+        "models disagree), or use the baseline, which is in distill/baseline of the run."
     ]
 
 

@@ -212,7 +212,7 @@ def more_labels(data: ReportData) -> list[str]:
             "Not known: one classifier was trained, on all of the labelled texts. Label more, run "
             "again with another --output, and compare both: pet compare A B."
         ]
-    part, mean = data.held_out, data.first_mean
+    part, whole = data.held_out, data.first_accuracy
     if part is None:
         return [
             f"Not known: no model was tuned on a part of the {n_labelled} labelled texts only, so "
@@ -222,12 +222,11 @@ def more_labels(data: ReportData) -> list[str]:
     sentences = [
         f"Tuned on {part.tuned_on} of the {n_labelled} labelled texts, the models of single "
         f"patterns are right on {percent(part.accuracy.value)} of those left out "
-        f"({interval(part.accuracy)}, {part.rows} texts)."
+        f"({interval(part.accuracy)}, {part.rows} texts); before that they are right on "
+        f"{percent(part.untuned.value)}."
     ]
-    if data.metrics is None or mean is None:
+    if whole is None:
         return [*sentences, "With a test table the report compares this with all of them."]
-    rows = data.metrics.test_rows
-    whole = proportion(round(mean.accuracy * rows), rows)
     sentences.append(
         f"Tuned on all {n_labelled}, they are right on {percent(whole.value)} of the test texts "
         f"({interval(whole)})."
@@ -246,7 +245,7 @@ def next_commands(data: ReportData) -> list[Command]:
     folder, commands = data.folder, []
     best = data.best
     if not data.generations or (best and best.kind == "baseline"):
-        classifier = f"{folder}/baseline/classifier"
+        classifier = f"{folder}/distill/baseline"
     else:
         classifier = f"{folder}/distill/classifier" if data.classifier else ""
     if classifier:

@@ -55,6 +55,7 @@ class HeldOut:
 
     tuned_on: int  # labelled rows, on average
     rows: int  # that were left out in turn
+    untuned: Measured  # accuracy before the tuning
     accuracy: Measured
 
     @classmethod
@@ -65,12 +66,17 @@ class HeldOut:
         scored = sum(info["rows"] for info in by_model)
         if not scored:
             return None
-        right = sum(info["rows"] * info["accuracy"] for info in by_model) / scored
         rows = sum(fold[0]["rows"] for fold in infos if fold)  # however many models scored them
+
+        def mean(figure: str) -> Measured:
+            right = sum(info["rows"] * info[figure] for info in by_model) / scored
+            return proportion(round(right * rows), rows)
+
         return cls(
             tuned_on=n_labelled - round(scored / len(by_model)),
             rows=rows,
-            accuracy=proportion(round(right * rows), rows),
+            untuned=mean("untuned_accuracy"),
+            accuracy=mean("accuracy"),
         )
 
 
@@ -150,6 +156,14 @@ class ReportData:
         """The mean PVP of the first generation, tuned on the labelled rows alone."""
         systems = self.metrics.systems if self.metrics else []
         return next((s for s in systems if s.kind == "mean" and s.generation == 0), None)
+
+    @property
+    def first_accuracy(self) -> Measured | None:
+        """The mean PVP's accuracy on the test rows, tuned on all labelled rows and no others."""
+        if self.metrics is None or self.first_mean is None:
+            return None
+        rows = self.metrics.test_rows
+        return proportion(round(self.first_mean.accuracy * rows), rows)
 
     @property
     def metric(self) -> str:

@@ -105,6 +105,8 @@ def _figures(data: ReportData) -> dict[str, Markup]:
         svgs["balance"] = plots.balance_plot(ensemble.label_counts, ensemble.label_mass)
         if len(ensemble.models) > 1:
             svgs["agreement"] = plots.agreement_plot(ensemble.agreement, ensemble.models)
+    if data.held_out and (n_labelled := sum(data.labelled.values())):
+        svgs["learning"] = plots.learning_plot(data.held_out, n_labelled, data.first_accuracy)
     if data.metrics:
         svgs |= _measured_figures(data.metrics)
     if data.searched:

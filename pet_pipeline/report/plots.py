@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from pet_pipeline.metrics import Measured
+from pet_pipeline.report.data import HeldOut
 from pet_pipeline.stages.compare_templates import RankedTemplate
 from pet_pipeline.stages.evaluate import System
 from pet_pipeline.stages.pool_summary import Histogram
@@ -184,14 +186,41 @@ def generations_plot(ensembles: Sequence[System], metric: str) -> str:
     with mpl.rc_context(STYLE):
         figure, axes = _figure(4.6, 2.9)
         numbers = range(len(ensembles))
-        values = np.array([system.value for system in ensembles])
-        low = values - [system.low for system in ensembles]
-        high = np.array([system.high for system in ensembles]) - values
-        axes.errorbar(numbers, values, [low, high], fmt="o-", color=BLUE, capsize=3)
+        values = [Measured(s.value, s.low, s.high) for s in ensembles]
+        _interval_line(axes, numbers, values, BLUE, "ensemble")
         axes.set_xticks(numbers)
         y = f"{_label(metric)} (1 is perfect)"
         _name(axes, "The ensemble by generation", "generation", y)
         return _svg(figure)
+
+
+def learning_plot(part: HeldOut, n_labelled: int, whole: Measured | None) -> str:
+    """Accuracy of single PVPs by the labelled rows that they were tuned on.
+
+    whole: on the test rows, tuned on all labelled rows; None without a test table
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(4.6, 2.9)
+        _interval_line(axes, [0, part.tuned_on], [part.untuned, part.accuracy], BLUE,
+                       "on labelled rows that were left out")  # fmt: skip
+        if whole:
+            _interval_line(axes, [n_labelled], [whole], ORANGE, "on the test rows")
+        axes.set_xticks([0, part.tuned_on, *([n_labelled] if whole else [])])
+        axes.set_ylim(0, 1.02)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        x = "labelled rows that a PVP is tuned on"
+        _name(axes, "Learning curve of single PVPs, 95 % intervals", x, "accuracy")
+        return _svg(figure)
+
+
+def _interval_line(
+    axes: Axes, x: Sequence[float], values: Sequence[Measured], colour: str, name: str
+) -> None:
+    """Values with their intervals, and a line through them."""
+    middle = np.array([v.value for v in values])
+    low = np.maximum(0, middle - [v.low for v in values])
+    high = np.maximum(0, [v.high for v in values] - middle)
+    axes.errorbar(x, middle, [low, high], fmt="o-", color=colour, capsize=3, label=name)
 
 
 def _dots(dots: Sequence[Dot], title: str, x: str, y: str) -> str:

@@ -25,7 +25,14 @@ from pet_pipeline.settings import check_settings, write_settings
 from pet_pipeline.stages.crossfit import CrossFit
 from pet_pipeline.stages.evaluate import read_metrics
 from pet_pipeline.stages.from_settings import base_model, optimisation, student_model
-from pet_pipeline.stages.results import FoundPattern, Generation, Inputs, Tables, need_inputs
+from pet_pipeline.stages.results import (
+    Classifiers,
+    FoundPattern,
+    Generation,
+    Inputs,
+    Tables,
+    need_inputs,
+)
 from pet_pipeline.stages.search import Searched
 from pet_pipeline.stages.search_templates import read_templates
 from pet_pipeline.stages.search_words import read_words
@@ -43,12 +50,13 @@ def write_report(
     settings: Settings,
     *,
     metrics: Result | None = None,
-    classifier: Result | None = None,
+    classifiers: Classifiers | None = None,
     searched: Searched | None = None,
 ) -> Result:
     """report/index.html of a run, and README.md in the classifier's folder."""
     tables = need_inputs(inputs, "write_report").tables
     base = base_model(run, settings)
+    classifier = classifiers.classifier if classifiers else None
     unit = WriteReport(
         task=task,
         settings=write_settings(_reported(settings)),

@@ -118,7 +118,7 @@ class CrossFit(Unit):
     prior: PriorSource | None
     fold: int
     folds: int
-    version = 5
+    version = 6
     figure = "accuracy"
 
     def work(self, out: Path, compute: Compute) -> Info:
@@ -137,15 +137,17 @@ class CrossFit(Unit):
         ready = demonstrate(pvp, real.examples, rows, support, draws=self.draws, compute=compute)
         what = f"fold {self.fold} of {real.pattern.name}"
         seed = seed_from("crossfit", real.pattern.name, real.seed, real.generation, self.fold)
+        held_rows, held_gold = ready.take(held), [gold[n] for n in held]
+        untuned = pvp.scores(held_rows, seed=seed)
         real.tune(pvp, ready.take(others), [gold[n] for n in others], seed, what)
         if self.prior:
             pvp.prior = self.prior.measure(pvp, seed)
-        scores = pvp.scores(ready.take(held), seed=seed, what=what)
+        scores = pvp.scores(held_rows, seed=seed, what=what)
         write_scores(out / SCORES, pa.array(held), scores, real.pattern.labels)
-        accuracy = METRICS["accuracy"]([gold[n] for n in held], scores.argmax(1))
         return {
             "rows": len(held),
-            "accuracy": accuracy,
+            "untuned_accuracy": METRICS["accuracy"](held_gold, untuned.argmax(1)),
+            "accuracy": METRICS["accuracy"](held_gold, scores.argmax(1)),
             **in_sample_note("accuracy", real.pattern),
         }
 

@@ -1,4 +1,4 @@
-"""The final classifier from the soft labels, and the baseline that never sees the pool."""
+"""The final classifier from the soft labels, and beside it the baseline without the pool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from pet_pipeline.stages.from_settings import optimisation, precision, student_m
 from pet_pipeline.stages.results import (
     LOADING,
     TUNED,
+    Classifiers,
     Inputs,
+    Tables,
     need_inputs,
     shard_file,
     training_rows,
@@ -38,16 +40,31 @@ CALIBRATION_ROWS = 2000  # of the pool, on which the classifier's confidence is 
 
 
 def distill(
-    run: Run, task: Task, soft: Result, inputs: Inputs, settings: Settings
-) -> Result | None:
-    """A classifier trained on the pool's soft labels; None if the settings stop before it."""
-    tables, chosen = need_inputs(inputs, "distill").tables, settings.distill
-    if not chosen.enabled:
-        return None
+    run: Run, task: Task, soft: Result | None, inputs: Inputs, settings: Settings
+) -> Classifiers:
+    """A classifier trained on the pool's soft labels, and the baseline; each if it is enabled.
+
+    soft: the last ensemble's; None without a pool, then there is the baseline alone
+    """
+    tables = need_inputs(inputs, "distill").tables
+    base = student_model(run, settings)
+    units: dict[str, Unit] = {}
+    if settings.distill.enabled and soft:
+        units["classifier"] = _classifier(run, task, soft, tables, settings, base)
+    if settings.baseline.enabled and tables.labelled:
+        units["baseline"] = _baseline(run, task, tables.labelled, settings, base)
+    if not units:
+        return Classifiers()
     if not run.plan:
         release_workers()  # those that scored the pool keep their last model
-    base = student_model(run, settings)
-    unit = DistillClassifier(
+    return Classifiers(**run.do("distill", units))
+
+
+def _classifier(
+    run: Run, task: Task, soft: Result, tables: Tables, settings: Settings, base: Pretrained
+) -> DistillClassifier:
+    chosen = settings.distill
+    return DistillClassifier(
         base=base,
         labels=task.labels,
         columns=task.columns,
@@ -63,16 +80,13 @@ def distill(
         ),
         precision=precision(run, settings),
     )
-    return run.do("distill", {"classifier": unit})["classifier"]
 
 
-def baseline(run: Run, task: Task, inputs: Inputs, settings: Settings) -> Result | None:
-    """The classifier's encoder trained on the labelled rows alone; None without any, or if off."""
-    labelled, chosen = need_inputs(inputs, "baseline").tables.labelled, settings.baseline
-    if not chosen.enabled or labelled is None:
-        return None
-    base = student_model(run, settings)
-    unit = TrainBaseline(
+def _baseline(
+    run: Run, task: Task, labelled: Result, settings: Settings, base: Pretrained
+) -> TrainBaseline:
+    chosen = settings.baseline
+    return TrainBaseline(
         base=base,
         labels=task.labels,
         columns=task.columns,
@@ -82,7 +96,6 @@ def baseline(run: Run, task: Task, inputs: Inputs, settings: Settings) -> Result
         max_tokens=chosen.max_tokens,
         precision=precision(run, settings),
     )
-    return run.do("baseline", {"classifier": unit})["classifier"]
 
 
 def distillation_steps(chosen: Distill, pool_rows: int) -> int:

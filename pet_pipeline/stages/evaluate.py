@@ -33,7 +33,14 @@ from pet_pipeline.records import read_record, write_record
 from pet_pipeline.run import Run
 from pet_pipeline.stages.ensemble import read_ensemble
 from pet_pipeline.stages.from_settings import precision
-from pet_pipeline.stages.results import SCORES, TABLE, Generation, Inputs, need_inputs
+from pet_pipeline.stages.results import (
+    SCORES,
+    TABLE,
+    Classifiers,
+    Generation,
+    Inputs,
+    need_inputs,
+)
 from pet_pipeline.tables import COMPRESSION, Floats, labels_of, read_rows, read_scores
 from pet_pipeline.texts import shortened
 from pet_pipeline.units import Info, Result, Unit
@@ -110,8 +117,7 @@ def evaluate(
     inputs: Inputs,
     settings: Settings,
     *,
-    classifier: Result | None = None,
-    baseline: Result | None = None,
+    classifiers: Classifiers | None = None,
 ) -> Result | None:
     """metrics.json and predictions.parquet of everything trained; None without a test table."""
     test = need_inputs(inputs, "evaluate").tables.test
@@ -123,14 +129,13 @@ def evaluate(
         )
         for g in generations
     )
-    classifiers = {"classifier": classifier, "baseline": baseline}
     unit = Measure(
         labels=task.labels,
         columns=task.columns,
         metric=task.metric,
         test=test,
         generations=scored,
-        classifiers={name: result for name, result in classifiers.items() if result},
+        classifiers=classifiers.by_name() if classifiers else {},
         precision=precision(run, settings),
     )
     return run.do("evaluate", {"all": unit})["all"]

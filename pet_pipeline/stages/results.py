@@ -147,6 +147,19 @@ class Generation:
     added: dict[str, Result]
 
 
+@dataclass(frozen=True)
+class Classifiers:
+    """What `distill` trains: the classifier, and the baseline; None for one that is left out."""
+
+    classifier: Result | None = None
+    baseline: Result | None = None
+
+    def by_name(self) -> dict[str, Result]:
+        """Those that there are."""
+        named = {"classifier": self.classifier, "baseline": self.baseline}
+        return {name: result for name, result in named.items() if result}
+
+
 def need_inputs(inputs: object, verb: str) -> Inputs:
     """The inputs that a verb was given; raises `UserError` if `encode` did not make them."""
     if not isinstance(inputs, Inputs):

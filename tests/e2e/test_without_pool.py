@@ -54,7 +54,7 @@ def test_it_says_so_once_and_what_to_do(finished: tuple[Path, Ended]) -> None:
 def test_the_baseline_alone_is_trained_measured_and_reported(finished: tuple[Path, Ended]) -> None:
     folder, ended = finished
     stages = {file.parent.relative_to(folder).parts[0] for file in folder.rglob("unit.json")}
-    assert stages == {"prepare", "baseline", "evaluate", "report"}
+    assert stages == {"prepare", "distill", "evaluate", "report"}
     predictions = pq.read_table(folder / "evaluate/all/predictions.parquet")
     assert "baseline" in predictions.column_names
     assert predictions.num_rows == 8
@@ -63,14 +63,16 @@ def test_the_baseline_alone_is_trained_measured_and_reported(finished: tuple[Pat
     page = (folder / "report/index.html").read_text("utf-8")
     assert "The baseline of the task mood" in page
     lines = ended.stdout.splitlines()
-    assert any(line.split()[:1] == ["baseline"] and f"{folder}/baseline" in line for line in lines)
+    assert any(
+        line.split()[:1] == ["baseline"] and f"{folder}/distill/baseline" in line for line in lines
+    )
     assert lines[-1].startswith("try it ")
-    assert lines[-1].endswith(f'predict {folder}/baseline/classifier --text "..."')
+    assert lines[-1].endswith(f'predict {folder}/distill/baseline --text "..."')
 
 
 def test_what_was_trained_predicts_and_can_be_compared(finished: tuple[Path, Ended]) -> None:
     folder = str(finished[0])
-    assert "happy" in pet("predict", f"{folder}/baseline/classifier", "--text", "a day").output
+    assert "happy" in pet("predict", f"{folder}/distill/baseline", "--text", "a day").output
     assert "predict the same label for every row" in pet("compare", folder, folder).output
     assert re.fullmatch(r"\d+ done", pet("status", folder).stdout.splitlines()[-1])
 
@@ -78,9 +80,10 @@ def test_what_was_trained_predicts_and_can_be_compared(finished: tuple[Path, End
 def test_without_a_test_table_there_is_a_report(options: list[str], tmp_path: Path) -> None:
     planned = pet("run", *options, "--output", str(tmp_path / "run"), "--plan")
     assert "data.pool: not set" in planned.stderr
-    assert [line.split()[0] for line in planned.stdout.splitlines()[1:-1]].count("baseline") == 1
+    units = [line.split()[:2] for line in planned.stdout.splitlines()[1:-1]]
+    assert [unit for unit in units if unit[0] == "distill"] == [["distill", "baseline"]]
     assert "evaluate" not in planned.stdout
     pet("run", *options, "--output", str(tmp_path / "run"))
     page = (tmp_path / "run" / "report" / "index.html").read_text("utf-8")
-    assert f"pet predict {tmp_path}/run/baseline/classifier" in page
+    assert f"pet predict {tmp_path}/run/distill/baseline" in page
     assert "Made with python" in page

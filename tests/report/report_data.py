@@ -95,7 +95,9 @@ def report_data(
         classifier=classifier,
         steps=300 if classifier else 0,
         warnings=[f"data.pool: 3 rows have no text: {EVIL}"],
-        held_out=HeldOut(6, 8, proportion(5, 8)) if labelled else None,
+        held_out=HeldOut(6, 8, proportion(2, 8), proportion(5, 8))
+        if labelled and generations
+        else None,
         times=[StageTime("finetune", models, 75.0), StageTime("distill", 1, 4.25)],
     )
 

@@ -191,15 +191,17 @@ def system_of(data: ReportData) -> System:
 
 
 def test_more_labels_compares_models_tuned_on_fewer(data: ReportData) -> None:
-    data = with_mean(replace(data, held_out=HeldOut(9, 12, proportion(8, 12))), 0.7)
+    data = with_mean(
+        replace(data, held_out=HeldOut(9, 12, proportion(4, 12), proportion(8, 12))), 0.7
+    )
     assert more_labels(data) == [
         "Tuned on 9 of the 12 labelled texts, the models of single patterns are right on 67 % of "
-        "those left out (95 % interval 39 to 86 %, 12 texts).",
+        "those left out (95 % interval 39 to 86 %, 12 texts); before that they are right on 33 %.",
         "Tuned on all 12, they are right on 70 % of the test texts (95 % interval 65 to 75 %).",
         "The intervals overlap, so these figures cannot tell what more labels would bring.",
         "To see, label some more, run again, and compare.",
     ]
-    clear = replace(data, held_out=HeldOut(9, 320, proportion(160, 320)))
+    clear = replace(data, held_out=HeldOut(9, 320, proportion(80, 320), proportion(160, 320)))
     assert more_labels(clear)[2] == (
         "More labels may bring more; but these are other texts, whose labels may be easier."
     )
@@ -240,15 +242,15 @@ def test_the_next_commands_fit_the_run(data: ReportData) -> None:
     label = ["--n 50 --output todo.csv", "--merge todo.csv"]
     label = [f"pet label-next 'runs/my mood' {options}" for options in label]
     again = "pet run 'runs/my mood/config.toml'"
-    predict = "pet predict 'runs/my mood/{}/classifier' --table texts.csv --output labels.csv"
+    predict = "pet predict 'runs/my mood/distill/{}' --table texts.csv --output labels.csv"
     assert next_commands(data)[0] == Command(
         "Label a table, leaving what is below the threshold empty",
-        predict.format("distill") + " --threshold 0.8",
+        predict.format("classifier") + " --threshold 0.8",
     )
     assert lines(data)[1:] == [*label, again]
-    assert lines(with_best(data, accuracy=1.0))[0] == predict.format("distill")
+    assert lines(with_best(data, accuracy=1.0))[0] == predict.format("classifier")
     assert lines(report_data(measured=False)) == [
-        predict.format("distill"),
+        predict.format("classifier"),
         f"{again} --set data.test=test.csv",
         *label,
         again,

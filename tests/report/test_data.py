@@ -94,17 +94,18 @@ def test_templates_are_shown_with_the_columns_names() -> None:
 
 def fold(rows: int, accuracy: float = 0.0) -> Result:
     """A fold as `crossfit` describes it; an empty one has no accuracy."""
-    return Result(Path(), "k", {"rows": rows, "accuracy": accuracy} if rows else {"rows": 0})
+    figures = {"untuned_accuracy": accuracy / 2, "accuracy": accuracy}
+    return Result(Path(), "k", {"rows": rows, **figures} if rows else {"rows": 0})
 
 
 def test_folds_scored_by_one_model_each_count_every_row() -> None:
     folds = {0: [fold(8, 0.75)], 1: [fold(8, 0.5)], 2: [fold(0)]}
-    assert HeldOut.of(folds, 24) == HeldOut(tuned_on=16, rows=16, accuracy=proportion(10, 16))
+    assert HeldOut.of(folds, 24) == HeldOut(16, 16, proportion(5, 16), proportion(10, 16))
 
 
 def test_folds_scored_by_several_models_count_each_row_once() -> None:
     folds = {0: [fold(8, 0.75), fold(8, 0.25)], 1: [fold(8, 1.0), fold(8, 1.0)]}
-    assert HeldOut.of(folds, 16) == HeldOut(tuned_on=8, rows=16, accuracy=proportion(12, 16))
+    assert HeldOut.of(folds, 16) == HeldOut(8, 16, proportion(6, 16), proportion(12, 16))
 
 
 def test_without_folds_nothing_is_known_of_rows_left_out() -> None:

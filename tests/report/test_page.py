@@ -64,6 +64,8 @@ def test_a_page_is_whole_and_needs_no_network(case: str) -> None:
     headings = ["What was run", "Settings", "Warnings about the tables"]
     if case_of.get("generations", 1):
         headings += ["The patterns", "The pool", "Where the PVPs disagree most"]
+        if case_of.get("labelled", True):
+            headings += ["What more labels bring: learning curve"]
     if case_of.get("generations", 1) > 1:
         headings += ["What iPET added"]
     if case_of.get("measured", True):
@@ -97,6 +99,7 @@ def test_every_figure_has_a_title_and_named_axes() -> None:
             "accuracy of the answered rows",
         },
         {"Reliability (test rows)", "mean confidence (probability)", "accuracy (fraction of rows)"},
+        {"Learning curve of single PVPs, 95 % intervals", "accuracy"},
         {"Entropy of the soft labels", "entropy (nats)", "pool rows"},
         {"Labels of the pool", "pool rows", "label"},
         {"Agreement of the PVPs (fraction of pool rows)", "PVP"},

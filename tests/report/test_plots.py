@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from report_data import EVIL, LABELS, MANY, report_data, system
 
+from pet_pipeline.metrics import Measured, proportion
 from pet_pipeline.report import plots
+from pet_pipeline.report.data import HeldOut
 from pet_pipeline.stages.compare_templates import RankedTemplate
 from pet_pipeline.stages.pool_summary import Histogram
 
@@ -94,6 +97,14 @@ def test_generations_are_numbered_from_0() -> None:
     ensembles = [system("ensemble", "ensemble", LABELS, n) for n in range(3)]
     shown = texts(plots.generations_plot(ensembles, "mcc"))
     assert {"0", "1", "2", "mcc (1 is perfect)"} <= set(shown)
+
+
+@pytest.mark.parametrize("whole", [None, proportion(7, 10)])
+def test_the_learning_curve_has_what_was_tuned_on(whole: Measured | None) -> None:
+    part = HeldOut(36, 48, untuned=proportion(0, 48), accuracy=proportion(48, 48))
+    shown = texts(plots.learning_plot(part, 47, whole))
+    assert {"0", "36", "on labelled rows that were left out"} <= set(shown)
+    assert ("47" in shown) == ("on the test rows" in shown) == bool(whole)
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:

@@ -83,7 +83,7 @@ def test_classifiers_cost_by_the_rows_of_their_steps(tiny_settings: Make) -> Non
     def costs(steps: int) -> list[float]:
         sections = {"steps": steps, "batch_size": 8}
         units = planned(tiny_settings(distill=sections, baseline=sections))
-        return [units[f"{s}/classifier"].unit.cost() - LOADING for s in ("distill", "baseline")]
+        return [units[f"distill/{n}"].unit.cost() - LOADING for n in ("classifier", "baseline")]
 
     assert costs(10) == [10 * 10 * TUNED, 10 * 8 * TUNED]  # with a quarter of gold rows
     assert costs(20) == [2 * cost for cost in costs(10)]
@@ -97,9 +97,9 @@ def test_how_the_steps_are_chosen_is_not_in_the_key(finished: Make, tiny_setting
 
 def test_only_the_classifier_depends_on_its_settings(finished: Make, tiny_settings: Make) -> None:
     output = finished().output
-    for stage in ("distill", "baseline"):
-        changed = todo(tiny_settings(output=output, **{stage: {"steps": 5}}))
-        assert changed == [f"{stage}/classifier", "evaluate/all", "report"]
+    for section, name in (("distill", "classifier"), ("baseline", "baseline")):
+        changed = todo(tiny_settings(output=output, **{section: {"steps": 5}}))
+        assert changed == [f"distill/{name}", "evaluate/all", "report"]
 
 
 def test_the_baseline_has_the_classifiers_encoder(
@@ -107,13 +107,11 @@ def test_the_baseline_has_the_classifiers_encoder(
 ) -> None:
     settings = tiny_settings(distill={"model": str(mlm_of("distilbert"))})
     run(settings, until="evaluate")
-    for stage, kind in (("distill", DistillClassifier), ("baseline", TrainBaseline)):
-        unit = planned(settings)[f"{stage}/classifier"].unit
+    for name, kind in (("classifier", DistillClassifier), ("baseline", TrainBaseline)):
+        unit = planned(settings)[f"distill/{name}"].unit
         assert isinstance(unit, kind)
         assert unit.base == ModelFolder(mlm_of("distilbert"))
-        config = json.loads(
-            (result(settings, f"{stage}/classifier").dir / "config.json").read_text()
-        )
+        config = json.loads((result(settings, f"distill/{name}").dir / "config.json").read_text())
         assert config["model_type"] == "distilbert"
     finetuned = result(settings, "gen-0/finetune/just-1").dir / "model" / "config.json"
     assert json.loads(finetuned.read_text())["model_type"] == "bert"
@@ -123,7 +121,7 @@ def test_without_a_model_of_its_own_the_classifier_has_the_ensembles(finished: M
     units = planned(finished())
     bases = {
         units[name].unit.base
-        for name in ("distill/classifier", "baseline/classifier", "gen-0/finetune/just-1")
+        for name in ("distill/classifier", "distill/baseline", "gen-0/finetune/just-1")
     }
     assert len(bases) == 1
 
@@ -142,9 +140,9 @@ def test_gold_labels_are_not_read_without_a_weight(tiny_settings: Make) -> None:
 
 
 def test_there_is_no_baseline_without_labels(tiny_settings: Make) -> None:
-    assert "baseline/classifier" in planned(tiny_settings())
-    assert "baseline/classifier" not in planned(tiny_settings(data={"labelled": ""}))
-    assert "baseline/classifier" not in planned(tiny_settings(baseline={"enabled": False}))
+    assert "distill/baseline" in planned(tiny_settings())
+    assert "distill/baseline" not in planned(tiny_settings(data={"labelled": ""}))
+    assert "distill/baseline" not in planned(tiny_settings(baseline={"enabled": False}))
 
 
 def test_how_the_pool_is_cut_into_shards_does_not_change_the_classifier(finished: Make) -> None:

@@ -51,7 +51,7 @@ def rates(make: Make, **sections: Any) -> dict[str, float]:
     return {
         "finetune": units["gen-0/finetune/just-1"].unit.tuning.optimisation.learning_rate,
         "distill": units["distill/classifier"].unit.distillation.optimisation.learning_rate,
-        "baseline": units["baseline/classifier"].unit.optimisation.learning_rate,
+        "baseline": units["distill/baseline"].unit.optimisation.learning_rate,
     }
 
 
@@ -147,7 +147,7 @@ def test_where_and_how_fast_is_in_no_key(
     [
         ("finetune", "gen-0/finetune/it_was-1"),
         ("distill", "distill/classifier"),
-        ("baseline", "baseline/classifier"),
+        ("baseline", "distill/baseline"),
     ],
 )
 def test_how_a_training_step_is_cut_is_in_the_key(
@@ -163,7 +163,7 @@ def test_the_precision_is_in_the_key(finished: Make, tiny_settings: Make) -> Non
     assert [name for name in other if "finetune" in name] == [
         f"gen-0/finetune/{pattern}-1" for pattern in PATTERNS
     ]
-    assert {"distill/classifier", "baseline/classifier", "evaluate/all"} < set(other)
+    assert {"distill/classifier", "distill/baseline", "evaluate/all"} < set(other)
     assert not [name for name in other if name.startswith(("prepare/", "encode/"))]
 
 

@@ -128,7 +128,7 @@ def test_a_run_without_labels_begins_a_table(prepared: Make, tmp_path: Path) -> 
     assert merge(settings, filled(tmp_path, {3: "happy"})).counts == {"sad": 0, "happy": 1}
     merge(settings, filled(tmp_path, {2: "sad"}))
     assert [row["label"] for row in own(settings)] == ["happy", "sad"]
-    assert "baseline/classifier" in planned(settings)  # which needs labelled rows
+    assert "distill/baseline" in planned(settings)  # which needs labelled rows
     run(settings, until="prepare")
 
 

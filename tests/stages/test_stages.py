@@ -24,7 +24,6 @@ from transformers import pipeline
 from pet_pipeline import (
     Run,
     annotate,
-    baseline,
     distill,
     ensemble,
     evaluate,
@@ -146,7 +145,7 @@ def test_zero_shot(tiny_settings: Make) -> None:
     run(settings)
     root = Path(settings.output)
     assert not list(root.rglob("finetune/*/model"))
-    assert not (root / "baseline").exists()
+    assert not (root / "distill/baseline").exists()
     assert {f.name for f in (root / "gen-0/finetune").iterdir()} == {"it_was-0", "just-0", "mood-0"}
     assert read_metrics(result(settings, "evaluate/all")).systems[-1].kind == "classifier"
     assert todo(settings) == []
@@ -184,7 +183,7 @@ def test_without_distillation_test_table_or_baseline(tiny_settings: Make) -> Non
     settings = tiny_settings(data={"test": ""}, **QUICK)
     run(settings)
     root = Path(settings.output)
-    assert not [name for name in ("distill", "baseline", "evaluate") if (root / name).exists()]
+    assert not [name for name in ("distill", "evaluate") if (root / name).exists()]
     assert "there was no test table" in (root / "report/index.html").read_text()
 
 
@@ -258,7 +257,6 @@ def test_tables_that_were_not_encoded_are_refused_by_every_verb(finished: Make) 
             "ensemble": lambda: ensemble(opened, task, scores, tables, settings),
             "grow": lambda: grow(opened, task, scores, tables, settings, generation=1),
             "distill": lambda: distill(opened, task, soft, tables, settings),
-            "baseline": lambda: baseline(opened, task, tables, settings),
             "evaluate": lambda: evaluate(opened, task, generations, tables, settings),
         }
         for name, call in verbs.items():
