@@ -185,7 +185,7 @@ class Distill(Optimiser):
     )
     steps: Count = Field(0, description="updates, exactly that many; 0 follows the pool: passes")
     passes: float = Field(2.0, gt=0, description="times the pool is read, if steps is 0")
-    min_steps: Positive = Field(300, description="fewest updates, if steps is 0")
+    min_steps: Positive = Field(150, description="fewest updates, if steps is 0")
     max_steps: Positive = Field(2000, description="most updates, if steps is 0")
     temperature: float = Field(2.0, gt=0, description="of the soft labels in the loss")
     gold_weight: Fraction = Field(0.3, description="weight of the labelled rows in the loss")

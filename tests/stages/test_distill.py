@@ -67,7 +67,7 @@ def test_more_passes_are_not_fewer_steps(one: float, other: float, rows: int) ->
         ({"steps": 4}, 4),
         ({"steps": 0, "min_steps": 1, "batch_size": 4}, 12),
         ({"steps": 0, "min_steps": 1, "batch_size": 4, "passes": 0.3}, 2),
-        ({"steps": 0}, 300),
+        ({"steps": 0}, 150),
         ({"steps": 0, "min_steps": 1, "max_steps": 5, "batch_size": 4}, 5),
     ],
 )
