@@ -23,13 +23,14 @@ def _no_duplicates(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
-_Several = (
+_Distinct = (
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
     AfterValidator(_no_duplicates),
-    Field(min_length=1),
 )
+_Several = (*_Distinct, Field(min_length=1))
 Seeds = Annotated[tuple[int, ...], *_Several]
 Names = Annotated[tuple[str, ...], *_Several]
+NamesOrNone = Annotated[tuple[str, ...], *_Distinct]
 
 
 class Section(BaseModel):
@@ -236,6 +237,9 @@ class Settings(Section):
         "",
         description="folder of the task and its patterns; "
         '"" makes one in the run\'s folder from the labelled texts',
+    )
+    patterns: NamesOrNone = Field(
+        (), description="names of the task's patterns to use; [] is all but default = false"
     )
     model: str = Field(
         EMBEDDED_MODEL, description="masked language model: folder, hub name, or NAME@REVISION"

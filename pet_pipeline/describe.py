@@ -10,7 +10,7 @@ from pet_pipeline.encoding import PatternEncoder, check_encoders, describe_words
 from pet_pipeline.errors import at_place, raise_all
 from pet_pipeline.mlm import MaskedLM
 from pet_pipeline.models import resolve_model
-from pet_pipeline.patterns import Task
+from pet_pipeline.patterns import Task, all_patterns
 from pet_pipeline.pretrained import check_mlm, load_tokenizer
 from pet_pipeline.pvp import Pvp
 from pet_pipeline.show import DescribedPattern
@@ -28,7 +28,9 @@ def describe_patterns(
         check_mlm(base)
         tokenizer = load_tokenizer(base)
         max_tokens = Settings().finetune.max_tokens
-        encoders = [PatternEncoder(pattern, tokenizer, max_tokens) for pattern in task.patterns]
+        encoders = [
+            PatternEncoder(pattern, tokenizer, max_tokens) for pattern in all_patterns(task)
+        ]
     raise_all(check_encoders(encoders))
     with at_place("model"):
         lm = MaskedLM.load(base) if prior else None

@@ -10,7 +10,7 @@ import string
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,17 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task and its patterns."""
+    """A classification task and its patterns.
+
+    others: those with `default = false`, which a run takes only if they are chosen by name
+    """
 
     name: str
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     metric: str
     patterns: tuple[Pattern, ...]
+    others: tuple[Pattern, ...] = ()
 
 
 def load_task(folder: Path | str) -> Task:
@@ -89,19 +93,49 @@ def load_task(folder: Path | str) -> Task:
     task_problems = [*_check_task(raw)]
     raise_all(f"{task_file}: {problem}" for problem in task_problems)
     columns, labels = tuple(raw["columns"]), tuple(raw["labels"])
-    problems, patterns = [], []
+    problems: list[str] = []
+    patterns: dict[bool, list[Pattern]] = {True: [], False: []}  # by whether they are default
     files = sorted(file for file in folder.glob("*.toml") if file.name != TASK_FILE)
     for file in files:
-        pattern = _load_pattern(file, columns, labels, raw.get("verbalizer", {}))
-        if isinstance(pattern, Pattern):
-            patterns.append(pattern)
-        else:
-            problems += [f"{file}: {problem}" for problem in pattern]
+        try:
+            pattern, default = _load_pattern(file, columns, labels, raw.get("verbalizer", {}))
+            patterns[default].append(pattern)
+        except UserError as error:
+            problems += [f"{file}: {problem}" for problem in error.problems]
     if not files:
         problems.append(f"{folder}: no pattern; add a file with template = '... {{mask}} ...'")
     raise_all(problems)
     metric = raw.get("metric", "accuracy")
-    return Task(folder.resolve().name, columns, labels, metric, tuple(patterns))
+    name = folder.resolve().name
+    return Task(name, columns, labels, metric, tuple(patterns[True]), tuple(patterns[False]))
+
+
+def all_patterns(task: Task) -> tuple[Pattern, ...]:
+    """The patterns of a task in the order of its files, also those that are not default."""
+    return tuple(sorted((*task.patterns, *task.others), key=lambda pattern: f"{pattern.name}.toml"))
+
+
+def choose_patterns(task: Task, names: Sequence[str]) -> Task:
+    """The task with the named patterns alone; without names, with those that are default.
+
+    Raises `UserError` about unknown names, or if no pattern is default and none is named.
+    """
+    known = [pattern.name for pattern in all_patterns(task)]
+    raise_all(
+        f"patterns: {name!r} is not a pattern of the task {task.name}{nearest(name, known)}"
+        for name in names
+        if name not in known
+    )
+    if names:
+        chosen = tuple(pattern for pattern in all_patterns(task) if pattern.name in names)
+    elif task.patterns:
+        chosen = task.patterns
+    else:
+        raise UserError(
+            f"patterns: not set, and every pattern of the task {task.name} has default = false; "
+            f"choose from {listed(known)}"
+        )
+    return replace(task, patterns=chosen, others=())
 
 
 def fill(field: Field, row: Mapping[str, str]) -> str:
@@ -202,14 +236,16 @@ def _ends_sentence(character: str) -> bool:
 
 
 def _load_pattern(
-    file: Path, columns: tuple[str, ...], labels: tuple[str, ...], default: Mapping[str, Any]
-) -> Pattern | list[str]:
-    """The pattern of a file, or what is wrong with it."""
+    file: Path, columns: tuple[str, ...], labels: tuple[str, ...], verbalizer: Mapping[str, Any]
+) -> tuple[Pattern, bool]:
+    """The pattern of a file, and whether it is default; raises `UserError` with all problems."""
     try:
         raw = _read(file)
     except ValueError as error:
-        return [str(error)]
-    problems = [*_unknown_keys(raw, ("template", "verbalizer"))]
+        raise UserError(str(error)) from None
+    problems = [*_unknown_keys(raw, ("template", "default", "verbalizer"))]
+    if not isinstance(raw.get("default", True), bool):
+        problems.append(f"default: true or false is needed; found {raw['default']!r}")
     parts: tuple[str | Field, ...] = ()
     try:
         template = _template(raw)
@@ -221,12 +257,11 @@ def _load_pattern(
             problems += _check_parts(parts, columns)
         except ValueError as error:
             problems.append(f"template: {error}")
-    verbalizer = raw.get("verbalizer", default)
-    word_problems = [*_check_verbalizer(verbalizer, labels)]
-    if problems or word_problems:
-        return problems + word_problems
+    verbalizer = raw.get("verbalizer", verbalizer)
+    raise_all([*problems, *_check_verbalizer(verbalizer, labels)])
     words = _words(verbalizer)
-    return Pattern(file.stem, parts, labels, tuple(words[label] for label in labels))
+    pattern = Pattern(file.stem, parts, labels, tuple(words[label] for label in labels))
+    return pattern, raw.get("default", True)
 
 
 def _template(raw: Mapping[str, Any]) -> str:
@@ -274,6 +309,9 @@ def _check_verbalizer(table: Any, labels: tuple[str, ...]) -> Iterator[str]:
         yield f"verbalizer: a table is needed, [verbalizer]; found {table!r}"
         return
     for label, words in table.items():
+        if label == "default" and isinstance(words, bool):
+            yield "default must come before [verbalizer]; after it, it counts as a label"
+            return
         group = [words] if isinstance(words, str) else words
         if not isinstance(group, list) or not all(isinstance(word, str) for word in group):
             yield f"verbalizer: {label!r} needs a list of words; found {words!r}"

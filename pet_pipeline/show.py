@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pet_pipeline.metrics import metric_title
-from pet_pipeline.patterns import Pattern, Task
+from pet_pipeline.patterns import Pattern, Task, all_patterns
 from pet_pipeline.progress import duration
 from pet_pipeline.remarks import remarks
 from pet_pipeline.run import Run
@@ -101,12 +101,13 @@ def print_patterns(
     rows: Sequence[dict[str, str]],
     described: Mapping[str, DescribedPattern],
 ) -> None:
-    """Each pattern on real rows, with its label words.
+    """Each pattern on real rows, with its label words, also those that are not default.
 
     described: by pattern; empty if there is no model to ask
     """
-    for pattern in task.patterns:
-        console.rule(escape(pattern.name), align="left")
+    for pattern in all_patterns(task):
+        note = " (default = false: taken only by name)" if pattern in task.others else ""
+        console.rule(escape(pattern.name + note), align="left")
         for row in rows:
             console.print(escape(shortened(pattern.render(row), SHOWN_CHARACTERS)), highlight=False)
         description = described.get(pattern.name)

@@ -34,6 +34,7 @@ from pet_pipeline import (
     encode,
     ensemble,
     evaluate,
+    find_task,
     finetune,
     load_task,
     prepare,
@@ -79,7 +80,8 @@ def main(
                 root = output / f"{name}-{seed}"
                 data = sample(datasets / name, root, seed, start, test_rows)
                 values = {
-                    "task": some_patterns(name, output, patterns),
+                    "task": task_of(name),
+                    "patterns": first_patterns(name, patterns),
                     "output": str(root / "start"),
                     "data": data | {"pool_rows": pool_rows, "seed": seed},
                     "distill": {"enabled": False},
@@ -127,15 +129,9 @@ def task_of(name: str) -> str:
     return f"patterns/{TASKS.get(name, name)}"
 
 
-def some_patterns(name: str, output: Path, count: int) -> str:
-    """The folder of a copy of a set's task with its first patterns."""
-    task = Path(task_of(name))
-    folder = output / "tasks" / task.name
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = sorted(pattern.name for pattern in load_task(str(task)).patterns)[:count]
-    for file in ("task", *chosen):
-        shutil.copy(task / f"{file}.toml", folder)
-    return str(folder)
+def first_patterns(name: str, count: int) -> list[str]:
+    """The names of the first patterns of a set's task."""
+    return [pattern.name for pattern in load_task(task_of(name)).patterns[:count]]
 
 
 def refuse_other_settings(root: Path, settings: Settings, rows: int) -> None:
@@ -189,7 +185,8 @@ def run_arm(
                 labels = [gold[str(n)] for n in chosen["id"].to_pylist()]
                 columns = ["id", *load_task(settings.task).columns]
                 save_table(chosen.select(columns).append_column("label", [labels]), root, name)
-            merge_labels(plan(settings), load_task(settings.task), settings, filled)
+            planned = plan(settings)
+            merge_labels(planned, find_task(planned, settings), settings, filled)
             write_text(result, json.dumps({"accuracy": measured(settings)}))
         accuracies.append(json.loads(result.read_text("utf-8"))["accuracy"])
     return accuracies
@@ -234,7 +231,7 @@ def measured(settings: Settings) -> float:
 
 def until_evaluate(settings: Settings, run: Run) -> Metrics | None:
     """PET without the classifier: models, their ensemble, and what it reaches."""
-    task = load_task(settings.task)
+    task = find_task(run, settings)
     inputs = encode(run, task, prepare(run, task, settings), settings)
     scores = annotate(run, task, finetune(run, task, inputs, settings), inputs, settings)
     soft = ensemble(run, task, scores, inputs, settings)

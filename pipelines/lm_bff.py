@@ -32,8 +32,8 @@ from pet_pipeline import (
     ensemble,
     evaluate,
     find_patterns,
+    find_task,
     finetune,
-    load_task,
     prepare,
     read_metrics,
     read_settings,
@@ -126,13 +126,15 @@ def run_sample(
     scored: dict[str, Scored] = {}
     gold: dict[str, list[int]] = {}
     for system in wanted:
-        raw = sample | {"output": str(root / system)}
+        raw, overrides = sample | {"output": str(root / system)}, [*(override or [])]
         if system.startswith("auto"):
             raw["task"] = str(find_templates(sample, root / "search", override))
-        zero_steps = ["finetune.steps=0"] if system in ("zero-shot", "in-context") else []
+            overrides.append("patterns=[]")  # all that were found
+        if system in ("zero-shot", "in-context"):
+            overrides.append("finetune.steps=0")
         if system.endswith("-demos") or system == "in-context":
             raw["demonstrations"] = {"enabled": True}
-        settings = read_settings(None, [*(override or []), *zero_steps], over=raw)
+        settings = read_settings(None, overrides, over=raw)
         scored[system], gold, supervised = run_system(settings, compare=system == "manual")
         values |= {(system, kind): v for kind, v in readings(scored[system], gold).items()}
         if supervised is not None:
@@ -149,7 +151,7 @@ def find_templates(sample: dict[str, Any], root: Path, override: list[str] | Non
     raw = sample | {"output": str(root), "search": {"templates": True, "use": "replace"}}
     settings = read_settings(None, override or [], over=raw)
     with Run.open(settings) as run:
-        task = load_task(settings.task)
+        task = find_task(run, settings)
         tables = prepare(run, task, settings)
         found = find_patterns(run, task, tables, settings).templates
     assert found is not None
@@ -164,7 +166,7 @@ def run_system(
     compare: whether to train the baseline, the same encoder without a prompt
     """
     with Run.open(settings) as run:
-        task = load_task(settings.task)
+        task = find_task(run, settings)
         inputs = encode(run, task, prepare(run, task, settings), settings)
         scores = annotate(run, task, finetune(run, task, inputs, settings), inputs, settings)
         soft = ensemble(run, task, scores, inputs, settings)

@@ -350,6 +350,20 @@ TASK_FOLDERS: dict[str, Row] = {
         RUN,
         "mood: no pattern; add a file with template = '... {mask} ...'",
     ),
+    "no such pattern": (
+        right,
+        sets('patterns=["it_was", "jist"]'),
+        "patterns: 'jist' is not a pattern of the task mood; did you mean 'just'?",
+    ),
+    "no pattern that is default": (
+        lambda shop: [
+            shop.write(f"mood/{name}.toml", 'template = "{text} {mask}"\ndefault = false')
+            for name in ("it_was", "just", "mood")
+        ],
+        RUN,
+        "patterns: not set, and every pattern of the task mood has default = false; choose from "
+        "'it_was', 'just', 'mood'",
+    ),
     "two bad patterns": (
         lambda shop: (
             shop.write("mood/a.toml", 'tempalte = "{text} {mask}"'),

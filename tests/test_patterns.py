@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pet_pipeline.errors import UserError
+from pet_pipeline.keys import fingerprint
 from pet_pipeline.patterns import (
     Field,
     Pattern,
     Task,
+    all_patterns,
+    choose_patterns,
     fill,
     load_task,
     parse_template,
@@ -82,6 +87,14 @@ BAD_PATTERNS = {
     f'template = "{{mask}} {{text}}"{OWN}positive = []': "verbalizer: no word for label 'positive'",
     f'template = "{{mask}} {{text}}"{OWN}positive = ["x"]\nneutral = ["y"]': (
         "verbalizer: 'neutral' is not a label of this task; there are 'negative', 'positive'"
+    ),
+    'template = "{mask} {text}"\ndefault = "no"': "default: true or false is needed; found 'no'",
+    'template = "{mask} {text}"\ndefalt = false': "unknown key 'defalt'; did you mean 'default'?",
+    'template = "{text}"\ndefault = false': (
+        "template has 0 {mask}; exactly one is needed, however long the words"
+    ),
+    f'template = "{{mask}} {{text}}"{OWN}positive = ["x"]\ndefault = false': (
+        "default must come before [verbalizer]; after it, it counts as a label"
     ),
 }
 BAD_TASKS = {
@@ -340,3 +353,92 @@ def test_a_written_task_is_read_as_it_was(tmp_path: Path) -> None:
     assert (task.columns, task.labels, task.metric) == (("x",), pattern.labels, "mcc")
     assert [p.render({"x": "t"}) for p in task.patterns] == [pattern.render({"x": "t"})]
     assert task.patterns[0].words == words
+
+
+def names(patterns: tuple[Pattern, ...]) -> list[str]:
+    return [pattern.name for pattern in patterns]
+
+
+def test_patterns_that_are_not_default_are_taken_by_name(tmp_path: Path) -> None:
+    folder = task_folder(
+        tmp_path,
+        a='template = "{text} {mask}"\ndefault = true',
+        b='template = "{mask} {text}"\ndefault = false',
+        c='template = "{mask}: {text}"',
+    )
+    task = load_task(folder)
+    assert (names(task.patterns), names(task.others)) == (["a", "c"], ["b"])
+    assert names(all_patterns(task)) == ["a", "b", "c"]
+    assert names(choose_patterns(task, ()).patterns) == ["a", "c"]
+    assert names(choose_patterns(task, ("c", "b")).patterns) == ["b", "c"]
+
+
+def test_whether_a_pattern_is_default_does_not_count_in_keys(tmp_path: Path) -> None:
+    folder = task_folder(tmp_path, p='template = "{text} {mask}"')
+    before = choose_patterns(load_task(folder), ())
+    (folder / "q.toml").write_text('template = "{mask} {text}"\ndefault = false')
+    assert fingerprint(choose_patterns(load_task(folder), ())) == fingerprint(before)
+    (folder / "p.toml").write_text('template = "{text} {mask}"\ndefault = false')
+    assert fingerprint(choose_patterns(load_task(folder), ("p",))) == fingerprint(before)
+
+
+def test_a_task_without_a_default_pattern_needs_a_choice(tmp_path: Path) -> None:
+    folder = task_folder(tmp_path, p='template = "{text} {mask}"\ndefault = false')
+    task = load_task(folder)
+    assert names(choose_patterns(task, ("p",)).patterns) == ["p"]
+    with pytest.raises(UserError) as error:
+        choose_patterns(task, ())
+    assert str(error.value) == (
+        "patterns: not set, and every pattern of the task reviews has default = false; choose "
+        "from 'p'"
+    )
+
+
+def test_unknown_names_are_all_shown_with_the_nearest(tmp_path: Path) -> None:
+    folder = task_folder(
+        tmp_path,
+        it_was='template = "{text} It was {mask}."',
+        null_end='template = "{text} {mask}"\ndefault = false',
+    )
+    with pytest.raises(UserError) as error:
+        choose_patterns(load_task(folder), ("nul_end", "it_was", "x"))
+    assert error.value.problems == (
+        "patterns: 'nul_end' is not a pattern of the task reviews; did you mean 'null_end'?",
+        "patterns: 'x' is not a pattern of the task reviews; there are 'it_was', 'null_end'",
+    )
+
+
+@given(st.dictionaries(st.text("ab-_9.", min_size=1, max_size=4), st.booleans()), st.data())
+def test_a_choice_is_in_the_order_of_the_files(
+    default: dict[str, bool], data: st.DataObject
+) -> None:
+    files = sorted(Path(f"{name}.toml") for name in default)
+    patterns = [pattern_of(file.stem, "{x} {mask}", ("a", "b"), (("c",), ("d",))) for file in files]
+    task = Task(
+        "t",
+        ("x",),
+        ("a", "b"),
+        "accuracy",
+        tuple(pattern for pattern in patterns if default[pattern.name]),
+        tuple(pattern for pattern in patterns if not default[pattern.name]),
+    )
+    assert all_patterns(task) == tuple(patterns)
+    chosen = data.draw(st.permutations([*default]).map(lambda order: order[: len(order) // 2]))
+    if chosen:
+        kept = tuple(pattern for pattern in patterns if pattern.name in chosen)
+        assert choose_patterns(task, chosen) == Task("t", ("x",), ("a", "b"), "accuracy", kept)
+
+
+@given(st.booleans() | st.integers() | st.text("a \"'") | st.lists(st.booleans()) | st.floats(0, 1))
+def test_default_is_true_or_false_or_an_error(value: object) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = task_folder(
+            Path(made), p=tomlkit.dumps({"template": "{text} {mask}", "default": value})
+        )
+        if isinstance(value, bool):
+            assert bool(load_task(folder).patterns) == value
+        else:
+            with pytest.raises(
+                UserError, match=r"p\.toml: default: true or false is needed; found"
+            ):
+                load_task(folder)

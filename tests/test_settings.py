@@ -18,6 +18,7 @@ CHANGES = st.fixed_dictionaries(
     {},
     optional={
         "task": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20),
+        "patterns": st.lists(st.text("ab_ é", min_size=1), max_size=3, unique=True),
         "data": st.fixed_dictionaries(
             {},
             optional={
@@ -73,6 +74,15 @@ def test_an_override_is_toml_or_else_text(override: str, value: str) -> None:
     assert read_settings(None, [override]).model == value
 
 
+def test_patterns_are_named_in_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('patterns = ["a", "b"]')
+    assert Settings().patterns == ()
+    assert read_settings(file).patterns == ("a", "b")
+    assert read_settings(file, ['patterns=["c","a"]']).patterns == ("c", "a")
+    assert read_settings(file, ["patterns=[]"]).patterns == ()
+
+
 def test_overrides_are_merged() -> None:
     given: dict[str, Any] = {"data": {"columns": {"text": "a", "label": "b"}}}
     overrides = ["data.columns.text=c", "data.k = 5", "data={pool='p'}", "finetune.seeds=[3, 1]"]
@@ -104,6 +114,9 @@ def test_all_problems_at_once() -> None:
 BAD_FILES: dict[str | bytes, str] = {
     "a =": "Invalid value (at end of document)",
     b"\xff": "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+    "patterns = 'a'": "patterns: a list is needed, [...]; found 'a'",
+    "patterns = [1]": "patterns.0: input should be a valid string; found 1",
+    'patterns = ["a", "a"]': "patterns: duplicate value 'a'; found ['a', 'a']",
     "finetune = 3": "finetune: a section is needed, [finetune]; found 3",
     "[finetune]\nsteps = 1.0": "finetune.steps: input should be a valid integer; found 1.0",
     "[finetune]\nsteps = true": "finetune.steps: input should be a valid integer; found True",

@@ -229,6 +229,18 @@ def test_patterns_are_shown_on_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"^sad +bad, awful *$", out, re.M)
 
 
+def test_patterns_that_are_not_default_are_shown_as_such(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one, two = TASK.patterns
+    print_patterns(replace(TASK, patterns=(two,), others=(one,)), [{"text": "so"}], {})
+    titles = [line for line in capsys.readouterr().out.splitlines() if "──" in line]
+    assert [title.rstrip("─ ") for title in titles] == [
+        "one (default = false: taken only by name)",
+        "two",
+    ]
+
+
 def test_described_patterns_have_tokens_prior_and_notes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,7 +12,7 @@ from pet_pipeline.encoding import Tokenizer
 from pet_pipeline.errors import UserError, at_place, listed, raise_all
 from pet_pipeline.labelled import fitting_metric, labels_of_table, text_columns
 from pet_pipeline.new_task import new_task, save_task, task_of, weak_words_note
-from pet_pipeline.patterns import TASK_FILE, Task, load_task
+from pet_pipeline.patterns import TASK_FILE, Task, choose_patterns, load_task
 from pet_pipeline.progress import say
 from pet_pipeline.run import OWN_TASK, Run
 from pet_pipeline.settings import NO_TASK
@@ -25,20 +25,21 @@ def find_task(run: Run, settings: Settings) -> Task:
     """The task that the settings name; without a name, the one in the run's folder `task`.
 
     That is made from the labelled table by the first run, and taken as it is by every later one.
-    It is called like the run's folder at that time.
-    Raises `UserError` with all problems of its files, or if there is no table to make it from.
+    It is called like the run's folder at that time. Of the patterns it has those that the settings
+    choose. Raises `UserError` with all problems of its files, about names of patterns that it does
+    not have, or if there is no table to make it from.
     """
     if settings.task:
-        return load_task(settings.task)
+        return choose_patterns(load_task(settings.task), settings.patterns)
     folder = run.root / OWN_TASK
     name = run.pin("task", lambda: run.root.resolve().name)  # a folder may be moved
     if folder.exists():
-        task = replace(load_task(folder), name=name)
+        task = choose_patterns(replace(load_task(folder), name=name), settings.patterns)
         if settings.data.labelled and not own_labelled(run).exists():
             _check_labels(_labels(run, settings, task.columns), task, folder)
         return task
     files = task_files(run, settings, tokenizer=None if run.plan else _tokenizer(run, settings))
-    task = task_of(files, name)
+    task = choose_patterns(task_of(files, name), settings.patterns)
     if run.plan:
         return task
     save_task(folder, files)

@@ -93,6 +93,15 @@ def test_the_recipe(
     assert run() == table
     assert log.read_text().count('"event": "unit"') == units  # nothing was done twice
     assert "best on dev" in run(systems="manual", test_rows=4, output=tmp_path / "fewer")
+    assert "best on dev" in run(
+        systems="manual,auto",
+        seeds="13",
+        output=tmp_path / "chosen",
+        override=[*options["override"], 'patterns=["mood"]'],
+    )
+    tuned = tmp_path / "chosen" / "mood-13"
+    assert [f.name for f in (tuned / "manual/gen-0/finetune").iterdir()] == ["mood-1"]
+    assert len([*(tuned / "auto/gen-0/finetune").iterdir()]) == 2  # all that were found
     with pytest.raises(typer.BadParameter, match="'best': no such system; there are zero-shot"):
         run(systems="best")
     with pytest.raises(typer.BadParameter, match=r"mod/kshot.parquet: no such file"):

@@ -197,3 +197,49 @@ def test_a_folder_holds_the_run_of_one_task(own: Settings, tiny_task: Path, tmp_
     assert str(error.value) == (
         f"output: {tmp_path}/copy is the run of another task, {task}; name another folder"
     )
+
+
+def test_patterns_are_chosen_by_name_in_the_order_of_their_files(
+    tiny_settings: Make, own: Settings
+) -> None:
+    settings = tiny_settings(patterns=["mood", "it_was"])
+    task = find_task(Run.open(settings, plan=True), settings)
+    assert [pattern.name for pattern in task.patterns] == ["it_was", "mood"]
+    for chosen in (own, own.model_copy(update={"output": own.output + "-new"})):  # made, to make
+        settings = chosen.model_copy(update={"patterns": ("colon",)})
+        task = find_task(Run.open(settings, plan=True), settings)
+        assert [pattern.name for pattern in task.patterns] == ["colon"]
+
+
+def test_a_choice_does_not_change_what_is_done_of_a_pattern(tiny_settings: Make) -> None:
+    def keys(**changes: Any) -> set[str]:
+        units = run(tiny_settings(**changes), plan=True).units
+        return {unit.key for unit in units if unit.stage.endswith("finetune")}
+
+    assert len(keys()) == 3
+    assert len(keys(patterns=["mood", "it_was"])) == 2
+    assert keys(patterns=["mood", "it_was"]) < keys()
+
+
+def test_a_pattern_that_is_not_default_is_not_run(
+    tiny_settings: Make, tiny_task: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mood"
+    shutil.copytree(tiny_task, folder)
+    before = todo(tiny_settings(task=str(folder)))
+    (folder / "null_end.toml").write_text('template = "{text} {mask}"\ndefault = false\n')
+    assert todo(tiny_settings(task=str(folder))) == before
+    chosen = todo(tiny_settings(task=str(folder), patterns=["null_end"]))
+    tuned = [name for name in chosen if "/finetune/" in name]
+    assert tuned == ["gen-0/finetune/null_end-1"]
+
+
+def test_a_name_that_is_not_a_pattern_is_told_before_anything_is_written(
+    tiny_settings: Make, tmp_path: Path
+) -> None:
+    told = "patterns: 'it_is' is not a pattern of the task mood; did you mean 'it_was'?"
+    assert problem(tiny_settings(patterns=["it_is"])) == told
+    new = tiny_settings(task="", patterns=["colom"], output=str(tmp_path / "new"))
+    with pytest.raises(UserError, match="patterns: 'colom' is not a pattern of the task new; did"):
+        run(new)
+    assert not (tmp_path / "new" / "task").exists()
