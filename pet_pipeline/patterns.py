@@ -126,16 +126,13 @@ def choose_patterns(task: Task, names: Sequence[str]) -> Task:
         for name in names
         if name not in known
     )
-    if names:
-        chosen = tuple(pattern for pattern in all_patterns(task) if pattern.name in names)
-    elif task.patterns:
-        chosen = task.patterns
-    else:
+    named = tuple(pattern for pattern in all_patterns(task) if pattern.name in names)
+    if not named and not task.patterns:
         raise UserError(
             f"patterns: not set, and every pattern of the task {task.name} has default = false; "
             f"choose from {listed(known)}"
         )
-    return replace(task, patterns=chosen, others=())
+    return replace(task, patterns=named or task.patterns, others=())
 
 
 def fill(field: Field, row: Mapping[str, str]) -> str:
