@@ -21,7 +21,7 @@ from pet_pipeline.encoding import Padding, Tokenizer
 from pet_pipeline.errors import UserError
 from pet_pipeline.inference import collate, device_of, read_rows
 from pet_pipeline.models import ModelFolder, Pretrained, find_classifier
-from pet_pipeline.optimisation import Distillation, Optimisation
+from pet_pipeline.optimisation import Distillation, Optimisation, Updates
 from pet_pipeline.pretrained import load_classifier, load_tokenizer, new_classifier
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.tables import Floats
@@ -116,9 +116,7 @@ class Classifier:
         return fit(
             self.model,
             losses,
-            steps=steps,
-            optimisation=optimisation,
-            seed=seed,
+            updates=Updates(optimisation, steps, seed),
             compute=self.compute,
             what=what,
         )
@@ -163,9 +161,7 @@ class Classifier:
         return fit(
             self.model,
             losses,
-            steps=distillation.steps,
-            optimisation=optimisation,
-            seed=seed,
+            updates=Updates(optimisation, distillation.steps, seed),
             compute=self.compute,
             what=what,
             checkpoints=checkpoints,

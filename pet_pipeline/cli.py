@@ -10,6 +10,7 @@ import typer
 
 from pet_pipeline.commands.compare import compare
 from pet_pipeline.commands.config import config
+from pet_pipeline.commands.export import export
 from pet_pipeline.commands.init import init
 from pet_pipeline.commands.label_next import label_next
 from pet_pipeline.commands.options import Verbosity
@@ -63,7 +64,7 @@ app.command()(init)
 app.command("run", help="Run the pipeline end to end; finished units are not run again.")(
     runner(None)
 )
-for _command in (status, label_next, patterns, predict, compare, config):
+for _command in (status, label_next, patterns, predict, compare, export, config):
     app.command()(_command)
 
 

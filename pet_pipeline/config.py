@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from pet_pipeline.methods import METHODS
 
 EMBEDDED_MODEL = "data/models/minilm-mlm"
 
@@ -28,6 +30,15 @@ _Distinct = (
     AfterValidator(_no_duplicates),
 )
 _Several = (*_Distinct, Field(min_length=1))
+
+
+def _steps(value: object) -> object:
+    if value == "auto" or (type(value) is int and value >= 0):
+        return value
+    raise ValueError('should be a number of updates, 0 or more, or "auto"')
+
+
+Steps = Annotated[int | Literal["auto"], PlainValidator(_steps)]
 Seeds = Annotated[tuple[int, ...], *_Several]
 Names = Annotated[tuple[str, ...], *_Several]
 NamesOrNone = Annotated[tuple[str, ...], *_Distinct]
@@ -113,12 +124,54 @@ class Demonstrations(Section):
     max_tokens: Positive = Field(256, description="longest input with its examples")
 
 
+def _steps_text() -> str:
+    """How many updates each method takes by default, for the settings' comment."""
+    groups: dict[int, list[str]] = {}
+    for name, method in METHODS.items():
+        groups.setdefault(method.steps, []).append(name)
+    return "; ".join(f"{steps} for {', '.join(names)}" for steps, names in groups.items())
+
+
 class Finetune(Optimiser):
     """One model for each pattern and seed, tuned on the labelled rows"""
 
-    steps: Count = Field(60, description="updates; exactly that many")
+    method: Literal[
+        "full", "bitfit", "layernorm", "head", "lora", "ia3",
+        "prompt_tuning", "p_tuning", "p_tuning_v2", "prefix_tuning", "soft",
+    ] = Field(
+        "full",
+        description="what is trained: full, bitfit (biases), layernorm, head, lora, ia3; soft "
+        "prompts: prompt_tuning, p_tuning, p_tuning_v2, prefix_tuning, soft (the template's words)",
+    )  # fmt: skip
+    steps: Steps = Field(
+        "auto", description="updates, exactly that many; auto follows the method: " + _steps_text()
+    )
+    lora_rank: Positive = Field(8, description="width of lora's matrices")
+    prompt_length: Count = Field(
+        10, description="soft tokens of patterns without {soft}, before all else; not of soft"
+    )
+    prompt_words: str = Field("", description="words that those start at instead, as many as these")
+    prompt_start: Literal["labels", "vocabulary"] = Field(
+        "labels", description="start of soft tokens without words: label words, or a sample"
+    )
+    prompt_from: str = Field(
+        "",
+        description="a tuned PVP, RUN/gen-0/finetune/NAME/model, whose prompt is the start",
+    )
+    prompt_encoder: Literal["lstm", "mlp"] = Field("lstm", description="of p_tuning")
+    deep: bool = Field(True, description="soft: also vectors that are added in front of each layer")
+    freeze: bool = Field(True, description="soft prompts: leave the model as it is")
+    model_learning_rate: float = Field(
+        0.0, ge=0, description="of the model if freeze is false; 0 follows its size"
+    )
     seeds: Seeds = Field((1,), description="one model for each pattern and each of these")
     max_tokens: Positive = Field(128, description="longest input; longer texts are truncated")
+    learning_rate: float = Field(
+        0.0,
+        ge=0,
+        description="highest rate; 0 follows the method: learning_rate above for full, else "
+        + ", ".join(f"{n} {m.learning_rate:g}" for n, m in METHODS.items() if m.learning_rate),
+    )
     mlm_weight: Fraction = Field(0.0, description="a in (1-a)*CE + a*MLM; PET's is 1e-4")
     mlm_texts: Positive = Field(3, description="pool texts for each labelled one in the MLM loss")
     mlm_masked: Fraction = Field(0.15, description="fraction of their tokens that is masked")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.errors import UserError
 from pet_pipeline.patterns import SLOTS, Field, Pattern, fill
+from pet_pipeline.soft_tokens import SoftTokens, soft_count
 from pet_pipeline.truncation import Tokens, truncate
 
 Tokenizer = Any  # transformers has no public type for a tokenizer of any family
@@ -82,13 +83,24 @@ class LabelWords:
 class PatternEncoder:
     """Turns rows into the inputs of one pattern, for one tokenizer."""
 
-    def __init__(self, pattern: Pattern, tokenizer: Tokenizer, max_tokens: int):
-        self.pattern = pattern
+    def __init__(
+        self,
+        pattern: Pattern,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        soft: SoftTokens | None = None,
+    ):
+        """soft: trainable tokens that are put into the pattern; without them it may have none."""
+        self.pattern = soft.put_in(pattern) if soft else pattern
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.layout = layout_of(tokenizer)
+        self.trains_soft = soft is not None
         self.words = LabelWords(tuple(tuple(self.tokens_at_mask(g)) for g in pattern.words))
-        self._pieces = _pieces(pattern)
+        self._pieces = _pieces(self.pattern)
+        # For each soft token the vocabulary's one that it starts at, None if it has none.
+        self.soft_starts: list[int | None] = []
+        self._soft_ids = {n: self._number_soft(n) for n in range(len(self._pieces))}
         nothing = Tokens([], np.zeros(0, np.int64), [])
         # Special tokens and masks, which every input has; {demos} is nothing yet.
         self._n_own = len(self._assemble([nothing] * len(self._pieces)).without(Role.DEMONSTRATION))
@@ -107,6 +119,16 @@ class PatternEncoder:
     def problems(self) -> list[str]:
         """What makes the pattern unusable with this tokenizer."""
         found = []
+        if not self.trains_soft and any(isinstance(p, Field) for p in self._pieces):
+            found.append(
+                "{soft} is trained by soft prompts only; set finetune.method to one of them, such "
+                "as p_tuning_v2, or write words instead"
+            )
+        if self.trains_soft and not self.soft_starts:
+            found.append(
+                "it has no soft token: no words of its own to make soft, no {soft} field, and no "
+                "finetune.prompt_length"
+            )
         unknown = self.tokenizer.unk_token_id
         owner: dict[tuple[int, ...], tuple[str, str]] = {}
         for label, group, tokens in zip(
@@ -141,9 +163,15 @@ class PatternEncoder:
         Its columns are cut to make at most `limit` tokens, but not its own words.
         """
         own: dict[Slot, Sequence[int]] = {"mask": word, "sep": self.layout.middle, "demos": ()}
-        slots = [own[p] for p in self._pieces if not isinstance(p, tuple)]
+        slots = [
+            () if isinstance(p, tuple) else self._soft_ids[n] if isinstance(p, Field) else own[p]
+            for n, p in enumerate(self._pieces)
+        ]
         texts = iter(truncate(row, limit - sum(len(ids) for ids in slots))[0])
-        pieces = (next(texts).ids if isinstance(p, tuple) else own[p] for p in self._pieces)
+        pieces = (
+            next(texts).ids if isinstance(p, tuple) else slot
+            for p, slot in zip(self._pieces, slots, strict=True)
+        )
         return tuple(chain.from_iterable(pieces))
 
     def tokens_at_mask(self, words: Sequence[str]) -> list[tuple[int, ...]]:
@@ -186,8 +214,10 @@ class PatternEncoder:
         layout, texts = self.layout, iter(chunks)
         row = Encoded.of(layout.prefix, Role.SPECIAL)
         segment = 0
-        for piece in self._pieces:
-            if piece == "mask":
+        for n, piece in enumerate(self._pieces):
+            if isinstance(piece, Field):
+                row += Encoded.of(self._soft_ids[n], Role.SOFT, segment)
+            elif piece == "mask":
                 row += Encoded.of((layout.mask,) * self.words.n_masks, Role.MASK, segment)
             elif piece == "sep":
                 row += Encoded.of(layout.middle, Role.SPECIAL, segment)
@@ -199,6 +229,18 @@ class PatternEncoder:
                 roles = np.where(text.literal, Role.TEMPLATE, Role.TEXT).astype(np.uint8)
                 row += Encoded(tuple(text.ids), roles.tobytes(), bytes([segment]) * len(text.ids))
         return row + Encoded.of(layout.suffix, Role.SPECIAL, segment)
+
+    def _number_soft(self, piece: int) -> tuple[int, ...]:
+        """The ids of a piece's soft tokens, -1, -2 and so on; none if it is another piece."""
+        field = self._pieces[piece]
+        if not isinstance(field, Field):
+            return ()
+        starts: list[int | None] = [None] * (soft_count(field) or 0)
+        if not starts:
+            starts += _tokenise(self.tokenizer, [field.specs[0]])[0][0]
+        first = len(self.soft_starts)
+        self.soft_starts += starts
+        return tuple(-1 - n for n in range(first, len(self.soft_starts)))
 
     def _chunk(self, parts: Chunk, rows: Sequence[Mapping[str, str]]) -> list[Tokens]:
         texts, ends = [], []
@@ -267,24 +309,39 @@ def check_encoders(encoders: Sequence[PatternEncoder]) -> list[str]:
     ]
 
 
-def _pieces(pattern: Pattern) -> list[Chunk | Slot]:
+def _pieces(pattern: Pattern) -> list[Chunk | Slot | Field]:
     """The template cut at its slots, with tuples of parts between them.
 
-    Spaces at a segment's ends and before the mask go: mask tokens bring their own.
+    Spaces at a segment's ends and before a mask or a soft token go: these bring their own.
     """
-    pieces: list[list[str | Field] | Slot] = [[]]
-    for part in pattern.parts:
-        if isinstance(part, Field) and part.name in SLOTS:
+    pieces: list[list[str | Field] | Slot | Field] = [[]]
+    for n, part in enumerate(pattern.parts):
+        if isinstance(part, Field) and part.name == "soft":
+            pieces += [_after(pattern.parts[:n], part), []]
+        elif isinstance(part, Field) and part.name in SLOTS:
             pieces += [part.name, []]  # type: ignore[list-item]  # it is one of SLOTS
         elif isinstance(pieces[-1], list):
             pieces[-1].append(part)
-    result: list[Chunk | Slot] = []
+    result: list[Chunk | Slot | Field] = []
     for n, piece in enumerate(pieces):
         if not isinstance(piece, list):
             result.append(piece)
-        elif trimmed := _trim(piece, start=n == 0 or pieces[n - 1] != "mask"):
+            continue
+        after_token = n > 0 and (pieces[n - 1] == "mask" or isinstance(pieces[n - 1], Field))
+        if trimmed := _trim(piece, start=not after_token):
             result.append(tuple(trimmed))
     return result
+
+
+def _after(parts: Sequence[str | Field], field: Field) -> Field:
+    """A soft field whose words have a space before them if they stand after one."""
+    spaced = bool(parts) and isinstance(parts[-1], str) and parts[-1][-1:].isspace()
+    starts_segment = not any(
+        part.strip() if isinstance(part, str) else part.name != "sep" for part in parts[-2:]
+    )
+    if not spaced or starts_segment or soft_count(field) is not None:
+        return field
+    return Field(field.name, (f" {field.specs[0].strip()}",))
 
 
 def _trim(parts: list[str | Field], *, start: bool) -> list[str | Field]:

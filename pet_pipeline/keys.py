@@ -59,6 +59,11 @@ def key_of(identity: Identity) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def content_key(value: object) -> str:
+    """The key of one value, such as a model by what its files contain."""
+    return key_of({"value": fingerprint(value)})
+
+
 @dataclass(frozen=True)
 class Change:
     """A difference between two identities.

@@ -7,6 +7,7 @@ wanted, and one on the decoder takes its input and leaves it nothing to do.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -23,6 +24,7 @@ from pet_pipeline.encoding import LabelWords, Tokenizer, layout_of
 from pet_pipeline.inference import Forward, collate, device_of, parts_within, read_rows
 from pet_pipeline.models import Pretrained
 from pet_pipeline.pretrained import load_mlm, load_tokenizer
+from pet_pipeline.soft_prompt import PROMPT
 from pet_pipeline.tables import Floats
 
 Inputs = Mapping[str, Tensor]
@@ -44,6 +46,18 @@ class MaskedLM:
     def load(cls, base: Pretrained, compute: Compute | None = None) -> Self:
         """The model of a folder or of the hub; raises `UserError` if it is not a masked LM."""
         return cls(load_mlm(base, compute), load_tokenizer(base), compute)
+
+    def copy(self) -> Self:
+        """Another model that shares all parameters with this one until they are replaced.
+
+        Raises `ValueError` if a soft prompt is attached to this one.
+        """
+        if PROMPT in self.model._modules:
+            raise ValueError("a model with a soft prompt cannot be copied; detach the prompt first")
+        shared = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model, shared)
+        return other
 
     @property
     def device(self) -> torch.device:

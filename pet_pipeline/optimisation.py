@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from pet_pipeline.soft_tokens import SoftTokens
+
+PART = "trained.safetensors"  # in a PVP's folder: what was trained, if that is not all
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,56 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
+class Updates:
+    """So many updates; a step's rows and dropout go by the seed and the step's number."""
+
+    optimisation: Optimisation
+    steps: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class MlmLoss:
     """PET's auxiliary masked-LM loss on unlabelled texts (2001.07676, section 3.1)."""
 
     weight: float  # a in (1-a)*CE + a*MLM
     texts: int = 3  # for each labelled row
     masked: float = 0.15  # fraction of their tokens
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a soft method trains: vectors at the soft tokens, their start, what else is trained.
+
+    start: "labels" or "vocabulary", for tokens without words; source: the file of a tuned PVP's
+    prompt, at which this one starts instead
+    """
+
+    tokens: SoftTokens
+    deep: bool = True  # of the method "soft": the perturbations in front of every layer
+    encoder: str = "lstm"  # of p_tuning: or "mlp"
+    start: str = "labels"
+    source: Path | None = None
+    model_rate: float = 0.0  # learning rate of the model; 0 leaves it as it is
+
+
+@dataclass(frozen=True)
+class Method:
+    """What of a masked LM is trained; everything, unless another way is named."""
+
+    name: str = "full"
+    lora_rank: int = 0
+    prompt: Prompt | None = None
+
+    @property
+    def soft_tokens(self) -> SoftTokens | None:
+        """The trainable tokens that inputs have; None if they have none."""
+        return self.prompt.tokens if self.prompt else None
+
+    @property
+    def tunes_model(self) -> bool:
+        """Whether all of the model is trained."""
+        return self.name == "full" or bool(self.prompt and self.prompt.model_rate)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Read tasks and patterns from their files, report everything that is wrong in them; write them.
+"""Read tasks and patterns from their files, and report everything that is wrong in them.
 
 All checks here need neither data nor a model.
 """
@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-
 from pet_pipeline.errors import UserError, listed, nearest, raise_all
 
-SLOTS = ("mask", "sep", "demos")
-RESERVED = ("soft", "id", "label")  # besides the slots, names that no column may have
+SLOTS = ("mask", "sep", "demos", "soft")
+RESERVED = ("id", "label")  # besides the slots, names that no column may have
+MOST_SOFT = 1000  # trainable tokens of one field
 SPECS = ("strip_punct", "lower_first", "keep")
 METRIC_NAMES = ("accuracy", "f1", "f1_macro", "mcc")  # those of metrics.py, which needs sklearn
 TASK_FILE = "task.toml"
@@ -52,6 +51,11 @@ class Pattern:
     labels: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]  # one group per label
 
+    @property
+    def has_soft(self) -> bool:
+        """Whether it has `{soft}` fields."""
+        return any(isinstance(part, Field) and part.name == "soft" for part in self.parts)
+
     def render(self, row: Mapping[str, str]) -> str:
         """The template filled in for a person to read, with the slots as they are written.
 
@@ -60,7 +64,7 @@ class Pattern:
         return "".join(
             part
             if isinstance(part, str)
-            else "{" + part.name + "}"
+            else _written(part)
             if part.name in SLOTS
             else fill(part, row)
             for part in self.parts
@@ -185,41 +189,9 @@ def parse_template(template: str) -> tuple[str | Field, ...]:
         if name is not None:
             if conversion or "{" in (spec or ""):
                 raise ValueError(f"{{{name}...}}: only {{name}} and {{name:spec,spec}} are read")
-            specs = tuple(s.strip() for s in (spec or "").split(",") if s.strip())
-            parts.append(Field(name, specs))
+            given = [spec or ""] if name == "soft" else (spec or "").split(",")
+            parts.append(Field(name, tuple(s.strip() for s in given if s.strip())))
     return tuple(parts)
-
-
-def write_task(
-    folder: Path,
-    columns: Sequence[str],
-    labels: Sequence[str],
-    metric: str,
-    words: Sequence[Sequence[str]],
-) -> None:
-    """Write task.toml, which makes the folder one of a task whose files can be tried as they are.
-
-    words: of each label
-    """
-    document = tomlkit.document()
-    document.update({"columns": list(columns), "labels": list(labels), "metric": metric})
-    document.add("verbalizer", _verbalizer_table(labels, words))
-    (folder / TASK_FILE).write_text(tomlkit.dumps(document), "utf-8")
-
-
-def write_pattern(
-    file: Path,
-    comment: str,
-    template: str,
-    labels: Sequence[str],
-    words: Sequence[Sequence[str]],
-) -> None:
-    """Write a pattern's file, with a comment on where it comes from; words: of each label."""
-    document = tomlkit.document()
-    document.add(tomlkit.comment(comment))
-    document.add("template", tomlkit.item(template))
-    document.add("verbalizer", _verbalizer_table(labels, words))
-    file.write_text(tomlkit.dumps(document), "utf-8")
 
 
 def _written(field: Field) -> str:
@@ -289,15 +261,20 @@ def _check_parts(parts: Iterable[str | Field], columns: tuple[str, ...]) -> Iter
         if field.name in unknown:
             yield _unknown_field(field.name, columns)
         for spec in field.specs:
-            if field.name in SLOTS:
-                yield f"{{{field.name}:{spec}}}: {{{field.name}}} takes no spec"
-            elif field.name in columns and spec not in SPECS:
-                yield f"{{{field.name}:{spec}}}: no such spec{nearest(spec, SPECS)}"
+            yield from _check_spec(field.name, spec, columns)
+
+
+def _check_spec(name: str, spec: str, columns: tuple[str, ...]) -> Iterator[str]:
+    if name == "soft":  # any words, or a number
+        if spec.isdecimal() and not 1 <= int(spec) <= MOST_SOFT:
+            yield f"{{soft:{spec}}}: a number of tokens from 1 to {MOST_SOFT} is allowed"
+    elif name in SLOTS:
+        yield f"{{{name}:{spec}}}: {{{name}}} takes no spec"
+    elif name in columns and spec not in SPECS:
+        yield f"{{{name}:{spec}}}: no such spec{nearest(spec, SPECS)}"
 
 
 def _unknown_field(name: str, columns: tuple[str, ...]) -> str:
-    if name == "soft":
-        return "{soft} is reserved; this version has no such slot"
     return f"{{{name}}} is not a column of this task{nearest(name, (*columns, *SLOTS))}"
 
 
@@ -389,10 +366,3 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _words(table: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {label: (w,) if isinstance(w, str) else tuple(w) for label, w in table.items()}
-
-
-def _verbalizer_table(labels: Sequence[str], words: Sequence[Sequence[str]]) -> Any:
-    table = tomlkit.table()
-    for label, group in zip(labels, words, strict=True):
-        table.add(label, list(group))
-    return table

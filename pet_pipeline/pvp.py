@@ -17,13 +17,16 @@ from pet_pipeline.compute import Compute
 from pet_pipeline.demonstrations import Demonstrations, Rows
 from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.encoding import PatternEncoder
+from pet_pipeline.errors import UserError
 from pet_pipeline.mlm import MaskedLM, mask_texts
 from pet_pipeline.models import Pretrained
-from pet_pipeline.optimisation import MlmLoss, Tuning
+from pet_pipeline.optimisation import Method, MlmLoss, Tuning, Updates
 from pet_pipeline.patterns import Pattern
 from pet_pipeline.seeds import seed_from
+from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.tables import Floats
 from pet_pipeline.training import fit
+from pet_pipeline.tuning import TrainedPart
 
 AnyRows = Rows | Sequence[Mapping[str, str]]  # in the pattern already, or as a table has them
 
@@ -32,7 +35,8 @@ class Pvp:
     """A masked language model that reads rows through one pattern.
 
     demonstrations: labelled rows that are inserted into every input; prior: what is subtracted
-    from scores; decoding: "confident" or "parallel", for label words of several tokens
+    from scores; decoding: "confident" or "parallel", for label words of several tokens; trained:
+    what a method other than "full" trains, or has trained
     """
 
     def __init__(
@@ -43,8 +47,9 @@ class Pvp:
         demonstrations: Demonstrations | None = None,
         prior: Prior | None = None,
         decoding: str = "confident",
+        trained: TrainedPart | None = None,
     ):
-        self.lm, self.encoder = lm, encoder
+        self.lm, self.encoder, self.trained = lm, encoder, trained
         self.demonstrations, self.prior, self.decoding = demonstrations, prior, decoding
 
     @classmethod
@@ -55,17 +60,47 @@ class Pvp:
         *,
         max_tokens: int = 128,
         decoding: str = "confident",
+        method: Method | None = None,
+        seed: int = 0,
         compute: Compute | None = None,
     ) -> Self:
-        """A model with a pattern; raises `UserError` if it is not a masked LM."""
-        return cls.of(MaskedLM.load(base, compute), pattern, max_tokens, decoding=decoding)
+        """A model with a pattern, to be tuned by a method: everything unless another is given.
+
+        seed: of what the method starts at
+        Raises `UserError` if it is not a masked LM, or not one that the method can tune.
+        """
+        lm, method = MaskedLM.load(base, compute), method or Method()
+        encoder = PatternEncoder(pattern, lm.tokenizer, max_tokens, method.soft_tokens)
+        trained = TrainedPart.of(lm, method, encoder, seed=seed) if method.name != "full" else None
+        return cls(lm, encoder, decoding=decoding, trained=trained)
 
     @classmethod
     def of(
-        cls, lm: MaskedLM, pattern: Pattern, max_tokens: int, *, decoding: str = "confident"
+        cls,
+        lm: MaskedLM,
+        pattern: Pattern,
+        max_tokens: int,
+        *,
+        decoding: str = "confident",
+        soft: SoftTokens | None = None,
+        part: Path | None = None,
     ) -> Self:
-        """A loaded model with a pattern; several patterns may share one model."""
-        return cls(lm, PatternEncoder(pattern, lm.tokenizer, max_tokens), decoding=decoding)
+        """A loaded model with a pattern; several patterns may share one model.
+
+        soft: the tokens of a soft prompt; part: the file of what was trained of this model, which
+        is put into a copy that shares all other parameters
+        Raises `UserError` if the part is of another model, or of another number of soft tokens.
+        """
+        trained = TrainedPart.load(lm.copy(), part) if part else None
+        lm = trained.lm if trained else lm
+        encoder = PatternEncoder(pattern, lm.tokenizer, max_tokens, soft)
+        known = trained.n_soft if trained else 0
+        if known != len(encoder.soft_starts):
+            raise UserError(
+                f"pattern {pattern.name!r}: has {len(encoder.soft_starts)} soft tokens, and "
+                f"{part or 'the model'} has {known}"
+            )
+        return cls(lm, encoder, decoding=decoding, trained=trained)
 
     @property
     def n_labels(self) -> int:
@@ -126,19 +161,29 @@ class Pvp:
         return fit(
             self.lm.model,
             losses,
-            steps=tuning.steps,
-            optimisation=tuning.optimisation,
-            seed=seed,
+            updates=Updates(tuning.optimisation, tuning.steps, seed),
             compute=self.lm.compute,
             what=what,
+            groups=self.trained.groups(tuning.optimisation) if self.trained else None,
             checkpoints=checkpoints,
         )
 
-    def save(self, folder: Path) -> None:
-        """Write model and tokenizer as transformers does."""
+    def save(self, folder: Path, about: Mapping[str, str] | None = None) -> None:
+        """Write what was tuned: model and tokenizer as transformers does, or only a part.
+
+        about: what is to be remembered with a part, such as the model that it belongs to
+        """
         folder.mkdir(exist_ok=True)
-        self.lm.model.to("cpu").save_pretrained(folder)
-        self.lm.tokenizer.save_pretrained(folder)
+        if self.trained:
+            self.trained.save(folder, about or {})
+        if not self.trained or self.trained.method.tunes_model:
+            prompt = self.trained.prompt if self.trained else None
+            if prompt:
+                prompt.detach(self.lm.model)
+            self.lm.model.to("cpu").save_pretrained(folder)
+            self.lm.tokenizer.save_pretrained(folder)
+            if prompt:
+                prompt.attach(self.lm.model)
 
     def _scores(self, rows: Rows, seed: int, what: str, *, normalised: bool) -> Floats:
         draws = self.demonstrations.draws if self.demonstrations else 1

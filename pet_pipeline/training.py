@@ -7,7 +7,8 @@ from a checkpoint ends where an uninterrupted one does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +16,60 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pet_pipeline.compute import Compute
+from pet_pipeline.errors import UserError
 from pet_pipeline.files import replace_file
 from pet_pipeline.inference import autocast, device_of
-from pet_pipeline.optimisation import Optimisation
+from pet_pipeline.optimisation import Updates
 from pet_pipeline.pace import Pace
 from pet_pipeline.progress import progress, warn
 from pet_pipeline.seeds import seed_from
+from pet_pipeline.soft_prompt import PROMPT
 
 CHECKPOINT = "checkpoint.safetensors"
+WATCHED = 2  # first steps in which every trained parameter must get a gradient
 
 # step -> the step's losses, each scaled so that their sum is the loss; consumed one by one, so
 # that only one part's activations are held
 Losses = Callable[[int], Iterator[Tensor]]
 
 
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are trained at one rate, with the same weight decay."""
+
+    parameters: list[nn.Parameter]
+    learning_rate: float  # the highest
+    weight_decay: float
+
+
 def fit(
     model: Any,
     losses: Losses,
     *,
-    steps: int,
-    optimisation: Optimisation,
-    seed: int,
+    updates: Updates,
     compute: Compute,
     what: str,
+    groups: Sequence[ParameterGroup] | None = None,
     checkpoints: Path | None = None,
 ) -> float:
-    """Train a model in place for exactly `steps` updates; returns the mean loss of the last tenth.
+    """Train a model in place by exactly so many updates; returns the mean loss of the last tenth.
 
+    groups: what is trained; None is all but, if they are frozen, the word embeddings
     checkpoints: a folder to save to and to resume from
+    Raises `UserError` at the first step if one of the groups' parameters gets no gradient.
     """
+    optimisation, steps, seed = updates.optimisation, updates.steps, updates.seed
     model.to(device_of(compute)).train()
-    model.get_input_embeddings().requires_grad_(not optimisation.frozen_embeddings)
-    adam = _adamw(model, optimisation)
+    if groups is None:
+        model.get_input_embeddings().requires_grad_(not optimisation.frozen_embeddings)
+        rate, decay = optimisation.learning_rate, optimisation.weight_decay
+        parts = grouped(model.parameters(), rate, decay)
+    else:
+        parts = list(groups)
+    adam = _adamw(parts)
     history = _restore(checkpoints, model, adam) if checkpoints else []
     due = time.monotonic() + compute.checkpoint_seconds
     pace = Pace()
@@ -57,10 +77,16 @@ def fit(
         advance(len(history))
         for step in range(len(history), steps):
             torch.manual_seed(seed_from("step", seed, step))
-            rate = optimisation.learning_rate * _schedule(step, steps, optimisation.warmup)
-            for group in adam.param_groups:
-                group["lr"] = rate
-            history.append(_update(model, adam, losses(step), optimisation.clip, compute))
+            height = _schedule(step, steps, optimisation.warmup)
+            for group, part in zip(adam.param_groups, parts, strict=True):
+                group["lr"] = part.learning_rate * height
+            loss = _backward(losses(step), compute)
+            if groups is not None and step < WATCHED:
+                _check_gradients(model, step)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), optimisation.clip)
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            history.append(loss)
             advance(1)
             if (times := pace.step(time.monotonic())) and device_of(compute).type == "cpu":
                 warn(_slow(what, times, compute))
@@ -71,23 +97,36 @@ def fit(
     return float(np.mean(recent)) if recent else 0.0
 
 
-def _update(
-    model: Any,
-    adam: torch.optim.AdamW,
-    parts: Iterator[Tensor],
-    clip: float,
-    compute: Compute,
-) -> float:
+def _backward(parts: Iterator[Tensor], compute: Compute) -> float:
+    """The loss of a step, whose gradient is left in the parameters."""
     total = 0.0
     with autocast(compute):  # around all parts: each weight is cast once
         for loss in parts:
             with torch.autocast(loss.device.type, enabled=False):
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-    adam.step()
-    adam.zero_grad(set_to_none=True)
     return total
+
+
+def _check_gradients(model: Any, step: int) -> None:
+    """Raise `UserError` if no gradient reaches something that is trained.
+
+    Zeros may be right: a bias that is added to all keys changes no attention, and LoRA's first
+    matrices have zeros at the first step, because the second ones start at 0.
+    """
+    prompted = PROMPT in model._modules  # a model that is tuned along may not use all it has
+    unreached = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad
+        and (name.startswith(f"{PROMPT}.") or not prompted)
+        and (p.grad is None or (step > 0 and "lora_A" in name and not p.grad.any()))
+    ]
+    if unreached:
+        raise UserError(
+            f"finetune.method: no gradient reaches {unreached[0]} of this {model.config.model_type}"
+            f" model ({len(unreached)} of the trained parameters); choose another method"
+        )
 
 
 def _slow(what: str, times: float, compute: Compute) -> str:
@@ -111,18 +150,29 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
     return (steps - step) / max(1, steps - rising)
 
 
-def _adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
-    decayed: list[Tensor] = []
-    plain: list[Tensor] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            # Biases and the scales of normalisation layers are the vectors of a transformer.
-            (plain if parameter.ndim < 2 else decayed).append(parameter)
+def grouped(
+    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+) -> list[ParameterGroup]:
+    """Parameters that are trained at one rate; vectors without weight decay.
+
+    Those of a transformer are its biases and the scales of its normalisation layers.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.ndim < 2]
     groups = [
-        {"params": decayed, "weight_decay": optimisation.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        ParameterGroup(matrices, learning_rate, weight_decay),
+        ParameterGroup(vectors, learning_rate, 0.0),
     ]
-    return torch.optim.AdamW(groups, lr=optimisation.learning_rate, fused=True)
+    return [group for group in groups if group.parameters]
+
+
+def _adamw(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
+    options = [
+        {"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay}
+        for g in groups
+    ]
+    return torch.optim.AdamW(options, fused=True)
 
 
 def _save(

@@ -81,3 +81,19 @@ def test_problems_of_all_patterns_are_raised_together(tiny_mlm: Path) -> None:
 def test_problems_of_the_model_begin_with_its_option(tiny_task: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^model: .* has no config\.json"):
         describe_patterns(load_task(tiny_task), str(tmp_path), ROWS, prior=False)
+
+
+def test_soft_tokens_are_counted_and_their_prior_is_that_of_the_words_they_start_at(
+    tiny_mlm: Path,
+) -> None:
+    templates = ("{text} {soft:it was} {mask}.", "{text} it was {mask}.")
+    patterns = tuple(
+        pattern_of(f"p{n}", template, LABELS, (("bad",), ("good",)))
+        for n, template in enumerate(templates)
+    )
+    described = describe_patterns(
+        Task("mood", ("text",), LABELS, "accuracy", patterns), str(tiny_mlm), ROWS[:1], prior=True
+    )
+    note = "2 soft tokens, trained by the soft prompts of finetune.method"
+    assert [d.warnings for d in described.values()] == [[note], []]
+    assert described["p0"].prior == pytest.approx(described["p1"].prior)

@@ -22,9 +22,11 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
     {"stages"},
     {"search"},
     {"pvp", "embedding"},
+    {"tuning"},
+    {"nearest_words", "prompt_start"},
     {"classifier", "demonstrations", "mlm"},
-    {"new_task", "training", "pretrained"},
-    {"inference", "labelled", "run", "whole_tables"},
+    {"new_task", "parts", "training", "pretrained"},
+    {"inference", "labelled", "optimisation", "run", "soft_prompt", "whole_tables"},
     {"encoding", "schedule", "sources"},
     {
         "batches",
@@ -35,13 +37,15 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
         "in_memory",
         "metrics",
         "reasons",
+        "soft_tokens",
+        "task_files",
         "units",
         "writers",
     },
-    {"compute", "fanout", "formats", "keys", "models", "optimisation", "patterns", "records"},
+    {"compute", "fanout", "formats", "keys", "models", "patterns", "records"},
     {"drafts", "duplicates", "settings", "stage_totals", "tables", "texts", "truncation"},
     {"config", "label_names", "progress"},
-    {"columns", "errors", "estimate", "files", "pace", "seeds"},
+    {"columns", "errors", "estimate", "files", "methods", "pace", "seeds"},
 ]
 FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}
 BOOKKEEPING = {"run", "units", "keys", "fanout", "reasons", "schedule", "estimate", "stage_totals"}
@@ -57,6 +61,12 @@ LEARNING = {
     "inference",
     "encoding",
     "encoded",
+    "nearest_words",
+    "parts",
+    "prompt_start",
+    "soft_prompt",
+    "soft_tokens",
+    "tuning",
 }
 WITH_TORCH = LEARNING | {"describe", "predicting"}
 FILES = sorted(PACKAGE.rglob("*.py"))

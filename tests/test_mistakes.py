@@ -171,7 +171,7 @@ SETTINGS: dict[str, Row] = {
     "type": (
         right,
         sets("finetune.steps=many"),
-        "settings: finetune.steps: input should be a valid integer; found 'many'",
+        "settings: finetune.steps: should be a number of updates, 0 or more, or \"auto\"; found 'many'",
     ),
     "not a section": (
         right,
@@ -181,7 +181,7 @@ SETTINGS: dict[str, Row] = {
     "range": (
         right,
         sets("finetune.steps=-1"),
-        "settings: finetune.steps: input should be greater than or equal to 0; found -1",
+        'settings: finetune.steps: should be a number of updates, 0 or more, or "auto"; found -1',
     ),
     "jobs": (
         right,

@@ -23,9 +23,8 @@ from pet_pipeline.patterns import (
     parse_template,
     pattern_of,
     template_of,
-    write_pattern,
-    write_task,
 )
+from pet_pipeline.task_files import write_pattern, write_task
 
 TASK = """columns = ["text"]
 labels = ["negative", "positive"]
@@ -47,10 +46,10 @@ BAD_PATTERNS = {
     'template = "{text!r} {mask}"': "template: {text...}: only {name} and {name:spec,spec} are read",
     'template = "{text:{mask}}"': "template: {text...}: only {name} and {name:spec,spec} are read",
     'template = "{0.__class__} {text} {mask}"': (
-        "{0.__class__} is not a column of this task; there are 'text', 'mask', 'sep', 'demos'"
+        "{0.__class__} is not a column of this task; there are 'text', 'mask', 'sep', 'demos', 'soft'"
     ),
     'template = "{mask}"': "template has no text column; there are 'text'",
-    'template = "{text} {soft:10} {mask}"': "{soft} is reserved; this version has no such slot",
+    'template = "{text} {soft:0} {mask}"': "{soft:0}: a number of tokens from 1 to 1000 is allowed",
     'template = "{text} {demos} {demos} {mask}"': "template has 2 {demos}; demonstrations go in one place",
     'template = "{text} {demos:keep} {mask}"': "{demos:keep}: {demos} takes no spec",
     "template = 3": "template: a string is needed; found 3",
@@ -70,14 +69,14 @@ BAD_PATTERNS = {
     'template = "{mask} {text}"\ntemplate = "{text}"': "Cannot overwrite a value (at end of document)",
     'template = "{mask} {text}': "Unterminated string (at end of document)",
     'template = "{mask} {text} {"': "template: Single '{' encountered in format string",
-    'template = "{} {text} {mask}"': "{} is not a column of this task; there are 'text', 'mask', 'sep', 'demos'",
+    'template = "{} {text} {mask}"': "{} is not a column of this task; there are 'text', 'mask', 'sep', 'demos', 'soft'",
     'template = "{text[0]} {mask}"': "{text[0]} is not a column of this task; did you mean 'text'?",
     'template = "{Text} {mask}"': "{Text} is not a column of this task; did you mean 'text'?",
     'template = "{text:upper} {mask}"': (
         "{text:upper}: no such spec; there are 'strip_punct', 'lower_first', 'keep'"
     ),
     'template = "{text} {sep:keep} {mask}"': "{sep:keep}: {sep} takes no spec",
-    'template = "{soft} {text} {mask}"': "{soft} is reserved; this version has no such slot",
+    'template = "{soft:1001} {text} {mask}"': "{soft:1001}: a number of tokens from 1 to 1000 is allowed",
     f'template = "{{mask}} {{text}}"{OWN}positive = ["x", 3]': (
         "verbalizer: 'positive' needs a list of words; found ['x', 3]"
     ),

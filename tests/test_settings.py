@@ -106,7 +106,7 @@ def test_all_problems_at_once() -> None:
     assert sorted(str(error.value).splitlines()[1:]) == [
         "  - settings: distill.clip: input should be greater than 0; found -1",
         "  - settings: finetun: no such setting; did you mean 'finetune'?",
-        "  - settings: finetune.steps: input should be a valid integer; found 'many'",
+        "  - settings: finetune.steps: should be a number of updates, 0 or more, or \"auto\"; found 'many'",
         "  - settings: finetune.stps: no such setting; did you mean 'steps'?",
     ]
 
@@ -118,9 +118,9 @@ BAD_FILES: dict[str | bytes, str] = {
     "patterns = [1]": "patterns.0: input should be a valid string; found 1",
     'patterns = ["a", "a"]': "patterns: duplicate value 'a'; found ['a', 'a']",
     "finetune = 3": "finetune: a section is needed, [finetune]; found 3",
-    "[finetune]\nsteps = 1.0": "finetune.steps: input should be a valid integer; found 1.0",
-    "[finetune]\nsteps = true": "finetune.steps: input should be a valid integer; found True",
-    "[finetune]\nsteps = -1": "finetune.steps: input should be greater than or equal to 0; found -1",
+    "[finetune]\nsteps = 1.0": 'finetune.steps: should be a number of updates, 0 or more, or "auto"; found 1.0',
+    "[finetune]\nsteps = true": 'finetune.steps: should be a number of updates, 0 or more, or "auto"; found True',
+    "[finetune]\nsteps = -1": 'finetune.steps: should be a number of updates, 0 or more, or "auto"; found -1',
     "[finetune]\nseeds = [1, 1]": "finetune.seeds: duplicate value 1; found [1, 1]",
     "[finetune]\nlearning_rate = inf": (
         "finetune.learning_rate: input should be a finite number; found inf"
@@ -232,7 +232,7 @@ def test_former_names_are_shown_among_all_other_problems() -> None:
     with pytest.raises(UserError) as error:
         read_settings(None, ["finetune.steps=-1", "search.likely=9", "search.beams=9"])
     assert sorted(error.value.problems) == [
-        "settings: finetune.steps: input should be greater than or equal to 0; found -1",
+        'settings: finetune.steps: should be a number of updates, 0 or more, or "auto"; found -1',
         "settings: search.beams: no such setting; did you mean 'beam'?",
         "settings: search.likely: this setting has a new name; write search.candidates_per_label",
     ]

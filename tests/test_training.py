@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pet_pipeline import training
 from pet_pipeline.batches import batch_rows
 from pet_pipeline.compute import Compute
-from pet_pipeline.optimisation import Optimisation
-from pet_pipeline.training import CHECKPOINT, _adamw, _restore, _slow, fit
+from pet_pipeline.optimisation import Optimisation, Updates
+from pet_pipeline.training import CHECKPOINT, _adamw, _restore, _slow, fit, grouped
 
 OFTEN = replace(CPU, checkpoint_seconds=0)  # a checkpoint after every step
 OPTIMISATION = Optimisation(learning_rate=0.05, batch_size=2)
@@ -72,14 +72,17 @@ def train(
     fit(
         model,
         losses,
-        steps=steps,
-        optimisation=replace(OPTIMISATION, **options),
-        seed=seed,
+        updates=Updates(replace(OPTIMISATION, **options), steps, seed),
         compute=compute,
         what="test",
         checkpoints=checkpoints,
     )
     return taken
+
+
+def adamw(model: Net) -> torch.optim.AdamW:
+    """The optimiser of a model that is trained as a whole."""
+    return _adamw(grouped(model.parameters(), OPTIMISATION.learning_rate, 0.01))
 
 
 def weights(model: Net) -> list[Tensor]:
@@ -134,7 +137,7 @@ def test_vectors_do_not_decay() -> None:
 
     before = weights(model)
     optimisation = Optimisation(learning_rate=0.1, weight_decay=0.5)
-    fit(model, losses, steps=3, optimisation=optimisation, seed=1, compute=CPU, what="decay")
+    fit(model, losses, updates=Updates(optimisation, 3, 1), compute=CPU, what="decay")
     assert torch.equal(model.layer.bias, before[2])
     assert (model.layer.weight.abs() < before[1].abs()).all()
 
@@ -168,9 +171,7 @@ def test_the_losses_of_a_step_add_up() -> None:
                 yield loss / len(ids)
 
         optimisation = Optimisation(learning_rate=0.01, clip=1e9)
-        loss = fit(
-            model, losses, steps=1, optimisation=optimisation, seed=1, compute=CPU, what="parts"
-        )
+        loss = fit(model, losses, updates=Updates(optimisation, 1, 1), compute=CPU, what="parts")
         found.append((loss, *weights(model)))
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], atol=1e-5, rtol=0)
@@ -201,9 +202,7 @@ def test_it_returns_the_mean_loss_of_the_last_tenth(tmp_path: Path) -> None:
         return fit(
             model,
             losses,
-            steps=30,
-            optimisation=OPTIMISATION,
-            seed=1,
+            updates=Updates(OPTIMISATION, 30, 1),
             compute=OFTEN,
             what="mean",
             checkpoints=checkpoints,
@@ -243,7 +242,7 @@ def checkpoint(folder: Path) -> None:
 def test_the_state_of_the_optimiser_is_restored(tmp_path: Path) -> None:
     checkpoint(tmp_path)
     model = net()
-    adam = _adamw(model, OPTIMISATION)
+    adam = adamw(model)
     adam.param_groups[0]["lr"] = 0.123
     losses = _restore(tmp_path, model, adam)
     assert len(losses) == 3
@@ -259,7 +258,7 @@ def test_the_optimisers_steps_are_restored_to_the_device_of_their_parameters(
     # A fused AdamW needs them there: on a GPU, one left on the CPU stops a resumed run.
     checkpoint(tmp_path)
     model = net().to("meta")
-    adam = _adamw(model, OPTIMISATION)
+    adam = adamw(model)
     _restore(tmp_path, model, adam)
     devices = {name: value.device.type for s in adam.state.values() for name, value in s.items()}
     assert devices == {"step": "meta", "exp_avg": "meta", "exp_avg_sq": "meta"}
@@ -273,7 +272,7 @@ def test_parameters_that_were_never_updated_have_no_state(tmp_path: Path) -> Non
         train(model, stop=2, checkpoints=tmp_path)
     again = net()
     again.register_parameter("unused", nn.Parameter(torch.zeros(2)))
-    adam = _adamw(again, OPTIMISATION)
+    adam = adamw(again)
     _restore(tmp_path, again, adam)
     assert again.get_parameter("unused") not in adam.state
     assert torch.equal(again.get_parameter("unused"), unused)
@@ -281,7 +280,7 @@ def test_parameters_that_were_never_updated_have_no_state(tmp_path: Path) -> Non
 
 def test_without_a_checkpoint_nothing_is_restored(tmp_path: Path) -> None:
     model = net()
-    assert _restore(tmp_path, model, _adamw(model, OPTIMISATION)) == []
+    assert _restore(tmp_path, model, adamw(model)) == []
     assert same(model, net())
 
 
@@ -303,9 +302,7 @@ def test_each_weight_is_cast_once_in_a_step_however_many_parts_it_has() -> None:
             yield nn.functional.cross_entropy(model(part), part % 3, reduction="sum") / len(ids)
 
     with Watched():
-        fit(
-            model, losses, steps=2, optimisation=OPTIMISATION, seed=1, compute=compute, what="casts"
-        )
+        fit(model, losses, updates=Updates(OPTIMISATION, 2, 1), compute=compute, what="casts")
     assert casts == [torch.bfloat16] * 2
 
 

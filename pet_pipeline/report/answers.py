@@ -222,7 +222,7 @@ def more_labels(data: ReportData) -> list[str]:
     sentences = [
         f"Tuned on {part.tuned_on} of the {n_labelled} labelled texts, the models of single "
         f"patterns are right on {percent(part.accuracy.value)} of those left out "
-        f"({interval(part.accuracy)}, {part.rows} texts); before that they are right on "
+        f"({interval(part.accuracy)}, {part.rows} texts); untuned, they are right on "
         f"{percent(part.untuned.value)}."
     ]
     if whole is None:

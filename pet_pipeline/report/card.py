@@ -114,12 +114,12 @@ def _results(data: ReportData) -> Iterator[str]:
 
 
 def _making(data: ReportData) -> Iterator[str]:
-    finetune, distill = data.settings.finetune, data.settings.distill
+    distill = data.settings.distill
     yield "## How it was made"
     yield ""
     n_models = len(data.ensemble.models) if data.ensemble else 0
     n_generations = len(data.generations)
-    tuned = f", each tuned for {finetune.steps} steps" if data.tuned else ""
+    tuned = f", each tuned for {data.finetune_steps} steps" if data.tuned else ""
     into = f" into {model_title(data.student)}" if data.student != data.base else ""
     yield (
         f"By pattern-exploiting training (Schick and Schütze, 2001.07676) with pet_pipeline: "

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pet_pipeline.config import Settings
+from pet_pipeline.methods import METHODS
 from pet_pipeline.metrics import Measured, metric_title, proportion
 from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Task
+from pet_pipeline.soft_tokens import SoftTokenWords
 from pet_pipeline.stages.check_patterns import CheckedPattern, read_checked
 from pet_pipeline.stages.ensemble import EnsembleSummary, read_ensemble
 from pet_pipeline.stages.evaluate import Metrics, System
@@ -81,6 +83,14 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class ReadPrompt:
+    """The soft prompt of a model, to be read."""
+
+    model: str
+    tokens: list[SoftTokenWords]
+
+
+@dataclass(frozen=True)
 class StageTime:
     """How long the units of a stage worked."""
 
@@ -133,6 +143,7 @@ class ReportData:
     steps: int  # of its distillation
     warnings: list[str]  # about the tables
     held_out: HeldOut | None
+    prompts: list[ReadPrompt]
     times: list[StageTime]
 
     @property
@@ -144,7 +155,13 @@ class ReportData:
     def tuned(self) -> bool:
         """Whether the models of the last generation were tuned at all."""
         rows = self.labelled or (self.generations and self.generations[-1].added)
-        return bool(rows and self.settings.finetune.steps)
+        return bool(rows and self.settings.finetune.steps != 0)
+
+    @property
+    def finetune_steps(self) -> int:
+        """Updates of a fine-tune."""
+        chosen = self.settings.finetune
+        return METHODS[chosen.method].steps if chosen.steps == "auto" else chosen.steps
 
     @property
     def best(self) -> System | None:

@@ -12,9 +12,11 @@ from pet_pipeline.config import Machine, Settings
 from pet_pipeline.files import write_text
 from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Task
+from pet_pipeline.records import read_records
 from pet_pipeline.report.data import (
     GenerationData,
     HeldOut,
+    ReadPrompt,
     ReportData,
     RunRecords,
     checked_patterns,
@@ -22,8 +24,10 @@ from pet_pipeline.report.data import (
 )
 from pet_pipeline.run import Run
 from pet_pipeline.settings import check_settings, write_settings
+from pet_pipeline.soft_tokens import SoftTokenWords
 from pet_pipeline.stages.crossfit import CrossFit
 from pet_pipeline.stages.evaluate import read_metrics
+from pet_pipeline.stages.finetune import PROMPT, FineTune
 from pet_pipeline.stages.from_settings import base_model, optimisation, student_model
 from pet_pipeline.stages.results import (
     Classifiers,
@@ -71,6 +75,7 @@ def write_report(
         templates=searched.templates if searched else None,
         words=searched.words if searched else (),
         folds=_folds(run),
+        prompts=_prompts(run, len(generations) - 1),
         records=_records(run),
     )
     report = run.do("report", {".": unit})["."]
@@ -104,6 +109,7 @@ class WriteReport(Unit):
     templates: Result | None
     words: tuple[Result, ...]
     folds: dict[int, tuple[Result, ...]]  # by number, of the first generation
+    prompts: dict[str, Result]  # fine-tunes of the last generation, by model, with soft prompts
     records: RunRecords
     version = 3
 
@@ -144,6 +150,10 @@ class WriteReport(Unit):
             steps=self.classifier.info["steps"] if self.classifier else 0,
             warnings=self.data_checks.info.get("warnings", []) if self.data_checks else [],
             held_out=HeldOut.of(self.folds, sum(counts.values())),
+            prompts=[
+                ReadPrompt(name, read_records(result.dir / PROMPT, SoftTokenWords))
+                for name, result in self.prompts.items()
+            ],
             times=self.records.times(),
         )
 
@@ -159,6 +169,17 @@ def _folds(run: Run) -> dict[int, tuple[Result, ...]]:
             result = planned.result() or Result(planned.dir, planned.key, {})
             folds.setdefault(unit.fold, []).append(result)
     return {fold: tuple(results) for fold, results in folds.items()}
+
+
+def _prompts(run: Run, generation: int) -> dict[str, Result]:
+    """The fine-tunes of a generation that have soft prompts, by the model's name."""
+    return {
+        planned.dir.name: planned.result() or Result(planned.dir, planned.key, {})
+        for planned in {unit.dir: unit for unit in run.units}.values()
+        if isinstance(planned.unit, FineTune)
+        and planned.unit.method.prompt
+        and planned.dir.parent.parent.name == f"gen-{generation}"
+    }
 
 
 def _records(run: Run) -> RunRecords:

@@ -11,9 +11,10 @@ from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import UserError, at_place, raise_all
 from pet_pipeline.models import Pretrained
+from pet_pipeline.optimisation import Method
 from pet_pipeline.run import Run
 from pet_pipeline.stages.check_settings import uses_t5
-from pet_pipeline.stages.from_settings import base_model, pinned_model
+from pet_pipeline.stages.from_settings import base_model, pinned_model, tuning_method
 from pet_pipeline.units import Info, Unit
 
 
@@ -28,7 +29,8 @@ def check_models(run: Run, settings: Settings) -> CheckModels:
     student = named("distill.model", distill.model, needed=needs_student)
     encoder = named("demonstrations.encoder", demonstrations.encoder, needed=demonstrations.enabled)
     return CheckModels(
-        base=base_model(run, settings),
+        base=(base := base_model(run, settings)),
+        method=tuning_method(settings, base),
         student=student,
         student_longest=_longest_texts(settings) if student else {},
         demonstrations=encoder,
@@ -48,11 +50,13 @@ class CheckModels(Unit):
     demonstrations: Pretrained | None = None
     demonstration_tokens: int = 0
     t5: Pretrained | None = None
+    method: Method = field(default_factory=Method)  # of the fine-tunes
 
     def work(self, out: Path, compute: Compute) -> Info:
         """Load the models one after the other; nothing is written."""
         # Loading takes seconds; a broken model would be noticed after hours of other work.
         from pet_pipeline.inference import device_of
+        from pet_pipeline.mlm import MaskedLM
         from pet_pipeline.pretrained import (
             check_seq2seq,
             load_encoder,
@@ -62,10 +66,14 @@ class CheckModels(Unit):
             new_classifier,
         )
         from pet_pipeline.search.seq2seq import sentinels_of
+        from pet_pipeline.tuning import trainable_count
 
         device_of(compute)
         with at_place("model"):
-            _check_fit(self.base, load_mlm(self.base, compute), load_tokenizer(self.base))
+            model = load_mlm(self.base, compute)
+            _check_fit(self.base, model, load_tokenizer(self.base))
+            lm = MaskedLM(model, load_tokenizer(self.base), compute)
+        trained = trainable_count(lm, self.method)
         if self.student:
             with at_place("distill.model"):
                 tokenizer = load_tokenizer(self.student)
@@ -91,7 +99,8 @@ class CheckModels(Unit):
                 tokenizer = load_tokenizer(self.t5)
             sentinels_of(tokenizer)  # names the setting itself
         others = (self.student, self.demonstrations, self.t5)
-        return {"models": 1 + sum(model is not None for model in others)}
+        info: Info = {"models": 1 + sum(model is not None for model in others)}
+        return info | ({"trainable": trained} if trained else {})
 
 
 def _check_student(model: Any) -> None:

@@ -16,6 +16,7 @@ from pet_pipeline.errors import at_place, raise_all
 from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Pattern
 from pet_pipeline.records import read_records, write_records
+from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.tables import shard_files
 from pet_pipeline.units import Info, Result, Unit
 
@@ -42,6 +43,7 @@ class CheckPatterns(Unit):
 
     base: Pretrained
     patterns: tuple[Pattern, ...]
+    soft: SoftTokens | None  # that are put into them
     pool: Result
     max_tokens: int
     # By setting, the tokens that the model will be given at most.
@@ -64,7 +66,9 @@ class CheckPatterns(Unit):
             if tokens > limit
         )
         with at_place("model"):
-            encoders = [PatternEncoder(p, tokenizer, self.max_tokens) for p in self.patterns]
+            encoders = [
+                PatternEncoder(p, tokenizer, self.max_tokens, self.soft) for p in self.patterns
+            ]
         raise_all(check_encoders(encoders))
         rows = first_rows(self.pool, CHECKED_ROWS)
         checked = [
@@ -80,7 +84,9 @@ class CheckPatterns(Unit):
         ]
         write_records(out / PATTERNS, checked)
         warnings = list(truncation_warnings(checked, self.max_tokens))
-        return {"patterns": len(self.patterns), "warnings": warnings}
+        info: Info = {"patterns": len(self.patterns), "warnings": warnings}
+        soft = [len(encoder.soft_starts) for encoder in encoders]
+        return info | ({"soft_tokens": max(soft)} if any(soft) else {})
 
 
 def read_checked(result: Result) -> list[CheckedPattern]:

@@ -14,9 +14,15 @@ from pet_pipeline.encoding import PatternEncoder
 from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Pattern, Task
 from pet_pipeline.run import Run
+from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.stages.check_data import say_warnings
 from pet_pipeline.stages.check_patterns import CheckPatterns, longest_inputs
-from pet_pipeline.stages.from_settings import base_model, demonstration_encoder, precision
+from pet_pipeline.stages.from_settings import (
+    base_model,
+    demonstration_encoder,
+    precision,
+    soft_tokens,
+)
 from pet_pipeline.stages.results import (
     ENCODED,
     LOADING,
@@ -43,9 +49,10 @@ def encode(run: Run, task: Task, tables: Tables, settings: Settings) -> Inputs:
     if tables.pool is None:
         return Inputs(tables, {})
     base, max_tokens = base_model(run, settings), settings.finetune.max_tokens
+    soft = soft_tokens(settings)
     found = tuple(p for p in task.patterns if isinstance(p, FoundPattern))
     if found:
-        check = CheckPatterns(base, found, tables.pool, max_tokens, longest_inputs(settings))
+        check = CheckPatterns(base, found, soft, tables.pool, max_tokens, longest_inputs(settings))
         checked = run.do("encode", {"patterns": check})
         if not run.plan:
             say_warnings("Checks of the found patterns", list(checked.values()))
@@ -54,7 +61,7 @@ def encode(run: Run, task: Task, tables: Tables, settings: Settings) -> Inputs:
     encoded = run.do(
         "encode",
         {
-            f"{pattern.name}-{name}": EncodeTable(base, pattern, table, shard, max_tokens)
+            f"{pattern.name}-{name}": EncodeTable(base, pattern, soft, table, shard, max_tokens)
             for pattern in task.patterns
             for name, (table, shard) in locations.items()
         },
@@ -76,6 +83,7 @@ class EncodeTable(Unit):
 
     base: Pretrained
     pattern: Pattern
+    soft: SoftTokens | None
     table: Result
     shard: int | None  # None for a table in one file
     max_tokens: int
@@ -86,7 +94,8 @@ class EncodeTable(Unit):
         from pet_pipeline.pretrained import load_tokenizer
 
         file = _file(self.table, self.shard)
-        encoder = PatternEncoder(self.pattern, load_tokenizer(self.base), self.max_tokens)
+        tokenizer = load_tokenizer(self.base)
+        encoder = PatternEncoder(self.pattern, tokenizer, self.max_tokens, self.soft)
         rows = encoder.encode(read_rows(file))
         write_encoded(out / ENCODED, _ids(file), rows)
         return {"rows": len(rows), "tokens": sum(len(row) for row in rows)}

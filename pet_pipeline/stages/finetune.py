@@ -13,14 +13,23 @@ from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
 from pet_pipeline.demonstrations import Rows
 from pet_pipeline.encoded import Encoded, read_encoded
+from pet_pipeline.keys import content_key
 from pet_pipeline.metrics import METRICS
 from pet_pipeline.models import Pretrained
-from pet_pipeline.optimisation import Tuning
+from pet_pipeline.optimisation import Method, Tuning
 from pet_pipeline.patterns import Pattern, Task
+from pet_pipeline.records import write_records
 from pet_pipeline.run import Run
 from pet_pipeline.seeds import seed_from
+from pet_pipeline.soft_tokens import SoftTokenWords
 from pet_pipeline.stages.demonstrate import Examples, demonstrate, examples_of, say_room
-from pet_pipeline.stages.from_settings import base_model, precision, tuning
+from pet_pipeline.stages.from_settings import (
+    base_model,
+    finetune_steps,
+    precision,
+    tuning,
+    tuning_method,
+)
 from pet_pipeline.stages.results import (
     ENCODED,
     LOADING,
@@ -37,6 +46,7 @@ from pet_pipeline.units import Info, Result, Unit
 if TYPE_CHECKING:
     from pet_pipeline.pvp import Pvp
 
+PROMPT = "prompt.json"  # the soft tokens of a PVP, to be read
 UNTUNED_SEED = 0  # untuned models do not differ by seed
 UNTUNED_DRAWS = 4  # of demonstrations, for the accuracy before tuning; tuning has no such number
 
@@ -75,8 +85,9 @@ def fine_tunes(
     tables, added = need_inputs(inputs, "finetune").tables, added or {}
     base, computed = base_model(run, settings), precision(run, settings)
     examples = examples_of(run, task, tables, settings)
-    tuned = bool((tables.labelled or added) and settings.finetune.steps)
+    tuned = bool((tables.labelled or added) and finetune_steps(settings))
     how = tuning(settings, base) if tuned else None
+    method = tuning_method(settings, base)
     seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)
     return {
         (name := f"{pattern.name}-{seed}"): FineTune(
@@ -85,6 +96,7 @@ def fine_tunes(
             labelled=tables.labelled,
             added=added.get(name),
             tuning=how,
+            method=method if tuned or method.prompt else Method(),
             texts=inputs.pool(pattern.name) if how and how.mlm else (),
             examples=examples,
             max_tokens=settings.finetune.max_tokens,
@@ -106,13 +118,14 @@ class FineTune(Unit):
     labelled: Result | None
     added: Result | None  # rows that other models labelled
     tuning: Tuning | None
+    method: Method
     texts: tuple[Result, ...]  # the pool in the pattern, for the MLM loss
     examples: Examples | None
     max_tokens: int
     seed: int
     generation: int
     precision: str
-    version = 3
+    version = 4
     figure = "loss"
 
     def work(self, out: Path, compute: Compute) -> Info:
@@ -121,7 +134,7 @@ class FineTune(Unit):
         rows, gold = self.training_rows()
         own = range(self.n_labelled)
         what = f"fine-tune {self.pattern.name}-{self.seed}"
-        seed = seed_from("finetune", self.pattern.name, self.seed, self.generation)
+        seed = self._start_seed
         pvp = self.load(compute)
         ready = demonstrate(pvp, self.examples, rows, own, draws=UNTUNED_DRAWS, compute=compute)
         info: Info = {"rows": len(rows)}
@@ -132,8 +145,20 @@ class FineTune(Unit):
             info |= untuned_accuracy(scores.argmax(1).tolist(), gold[: len(own)], self.pattern)
         if rows and self.tuning:
             info["loss"] = self.tune(pvp, ready, gold, seed, what)
-            pvp.save(out / MODEL)
+        if pvp.trained:
+            info["trainable"] = sum(p.numel() for p in pvp.trained.parameters.values())
+            if pvp.trained.prompt:
+                write_records(out / PROMPT, self._soft_words(pvp))
+        if (rows and self.tuning) or pvp.trained:
+            pvp.save(out / MODEL, {"base": str(self.base), "base_key": content_key(self.base)})
         return info
+
+    def size(self) -> str:
+        """The way of tuning, if it is not the default one, and the number of updates."""
+        if self.tuning is None:
+            return ""
+        steps = f"{self.tuning.steps} steps"
+        return steps if self.method.name == "full" else f"{self.method.name}, {steps}"
 
     def cost(self) -> float:
         """By the rows of the steps."""
@@ -153,11 +178,39 @@ class FineTune(Unit):
         tables = [table for table in (self.labelled, self.added) if table]
         return training_rows(tables, self.pattern.labels)
 
+    def _soft_words(self, pvp: Pvp) -> list[SoftTokenWords]:
+        """The tokens of a PVP's soft prompt, to be read."""
+        from pet_pipeline.nearest_words import nearest_words
+        from pet_pipeline.prompt_start import start_ids
+
+        assert self.method.prompt
+        assert pvp.trained
+        assert pvp.trained.prompt
+        nearest = nearest_words(pvp.lm, pvp.trained.prompt)
+        if self.method.prompt.source:
+            starts = [""] * len(nearest)
+        else:
+            ids = start_ids(pvp.encoder, self.method.prompt.start, self._start_seed)
+            starts = [pvp.lm.tokenizer.decode([n]).strip() for n in ids]
+        return [SoftTokenWords(*pair) for pair in zip(starts, nearest, strict=True)]
+
+    @property
+    def _start_seed(self) -> int:
+        """Of what a method starts at."""
+        return seed_from("finetune", self.pattern.name, self.seed, self.generation)
+
     def load(self, compute: Compute) -> Pvp:
         """The model before it is tuned."""
         from pet_pipeline.pvp import Pvp
 
-        return Pvp.load(self.base, self.pattern, max_tokens=self.max_tokens, compute=compute)
+        return Pvp.load(
+            self.base,
+            self.pattern,
+            max_tokens=self.max_tokens,
+            method=self.method,
+            seed=self._start_seed,
+            compute=compute,
+        )
 
     def tune(self, pvp: Pvp, rows: Rows, gold: Sequence[int], seed: int, what: str) -> float:
         """Tune a model in place on some of the rows; returns its loss, 0 without a tuning."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pet_pipeline.config import Finetune, Optimiser, Settings
 from pet_pipeline.errors import at_place
 from pet_pipeline.hub_datasets import DATASETS, dataset_version
+from pet_pipeline.methods import METHODS, SOFT_METHODS
 from pet_pipeline.models import (
     HubModel,
     ModelFolder,
@@ -13,8 +16,16 @@ from pet_pipeline.models import (
     find_commit,
     parse_model,
 )
-from pet_pipeline.optimisation import MlmLoss, Optimisation, Tuning
+from pet_pipeline.optimisation import (
+    PART,
+    Method,
+    MlmLoss,
+    Optimisation,
+    Prompt,
+    Tuning,
+)
 from pet_pipeline.run import Run
+from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.sources import Source, find_source
 
 
@@ -83,10 +94,46 @@ def optimisation(settings: Settings, section: Optimiser, model: Pretrained) -> O
     )
 
 
+def finetune_steps(settings: Settings) -> int:
+    """Updates of a PVP: as set, or as its method needs."""
+    chosen = settings.finetune
+    return METHODS[chosen.method].steps if chosen.steps == "auto" else chosen.steps
+
+
 def tuning(settings: Settings, model: Pretrained) -> Tuning:
     """How a PVP is tuned."""
     chosen = settings.finetune
-    return Tuning(optimisation(settings, chosen, model), chosen.steps, _mlm_loss(chosen))
+    rate = chosen.learning_rate or METHODS[chosen.method].learning_rate or 0.0
+    section = chosen.model_copy(update={"learning_rate": rate})
+    how = optimisation(settings, section, model)
+    return Tuning(how, finetune_steps(settings), _mlm_loss(chosen))
+
+
+def soft_tokens(settings: Settings) -> SoftTokens | None:
+    """The trainable tokens of every input, if the settings want a soft prompt."""
+    chosen = settings.finetune
+    if chosen.method not in SOFT_METHODS:
+        return None
+    if chosen.method == "soft":
+        return SoftTokens(template=True)
+    return SoftTokens(chosen.prompt_length, chosen.prompt_words)
+
+
+def tuning_method(settings: Settings, model: Pretrained) -> Method:
+    """What of the PVPs' model is trained."""
+    chosen, tokens = settings.finetune, soft_tokens(settings)
+    if tokens is None:
+        return Method(chosen.method, lora_rank=chosen.lora_rank if chosen.method == "lora" else 0)
+    rate = chosen.model_learning_rate or settings.learning_rate or default_rate(model)
+    prompt = Prompt(
+        tokens=tokens,
+        deep=chosen.deep,
+        encoder=chosen.prompt_encoder,
+        start=chosen.prompt_start,
+        source=Path(chosen.prompt_from) / PART if chosen.prompt_from else None,
+        model_rate=0.0 if chosen.freeze else rate,
+    )
+    return Method(chosen.method, prompt=prompt)
 
 
 def _mlm_loss(chosen: Finetune) -> MlmLoss | None:

@@ -27,7 +27,12 @@ from pet_pipeline.stages.check_data import CheckData, label_conflicts, say_warni
 from pet_pipeline.stages.check_models import check_models
 from pet_pipeline.stages.check_patterns import CheckPatterns, longest_inputs
 from pet_pipeline.stages.check_settings import label_count_problems, setting_problems
-from pet_pipeline.stages.from_settings import base_model, pinned_source, student_model
+from pet_pipeline.stages.from_settings import (
+    base_model,
+    pinned_source,
+    soft_tokens,
+    student_model,
+)
 from pet_pipeline.stages.merge_labels import with_own_labelled
 from pet_pipeline.stages.results import TABLE, Tables
 from pet_pipeline.tables import COMPRESSION, check_ids, write_shards
@@ -64,7 +69,12 @@ def prepare(run: Run, task: Task, settings: Settings) -> Tables:
     run.do("prepare", {"models": models})
     if pool:
         check = CheckPatterns(
-            base, task.patterns, pool, settings.finetune.max_tokens, longest_inputs(settings)
+            base=base,
+            patterns=task.patterns,
+            soft=soft_tokens(settings),
+            pool=pool,
+            max_tokens=settings.finetune.max_tokens,
+            longest=longest_inputs(settings),
         )
         checked = tuple(run.do("prepare", {"patterns": check}).values())
     check_data = CheckData(

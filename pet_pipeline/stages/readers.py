@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
 from pet_pipeline.models import Pretrained
+from pet_pipeline.optimisation import PART
 from pet_pipeline.patterns import Pattern
 from pet_pipeline.run import Run
+from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.stages.demonstrate import Examples, read_vectors
-from pet_pipeline.stages.from_settings import precision
-from pet_pipeline.stages.results import Inputs, Model, weights_of
+from pet_pipeline.stages.from_settings import precision, soft_tokens
+from pet_pipeline.stages.results import MODEL, Inputs, Model, weights_of
 from pet_pipeline.units import Result
 
 if TYPE_CHECKING:
+    from pet_pipeline.mlm import MaskedLM
     from pet_pipeline.pvp import Pvp
 
 
@@ -27,6 +30,7 @@ class Reader:
     base: Pretrained
     model: Result
     pattern: Pattern
+    soft: SoftTokens | None
     max_tokens: int
     decoding: str
     examples: Examples | None
@@ -36,8 +40,8 @@ class Reader:
 
     def load(self, compute: Compute) -> Pvp:
         """The model, ready to score rows; the last one is kept."""
-        weights, compute = weights_of(self.model, self.base), compute.at(self.precision)
-        pvp = _load(weights, self.model.key, self.pattern, self.max_tokens, compute)
+        pvp = _load(self.model, self.base, self.pattern, self.soft, self.max_tokens,
+                    compute.at(self.precision))  # fmt: skip
         pvp.decoding, pvp.prior, pvp.demonstrations = self.decoding, None, None
         if self.examples:
             vectors = read_vectors(self.labelled_vectors)
@@ -55,6 +59,7 @@ def reader_of(
         base=model.base,
         model=model.result,
         pattern=model.pattern,
+        soft=soft_tokens(settings),
         max_tokens=settings.finetune.max_tokens,
         decoding=settings.annotate.decoding,
         examples=examples,
@@ -67,13 +72,29 @@ def reader_of(
 def release() -> None:
     """Forget the model that is kept: what comes next needs the memory."""
     _load.cache_clear()
+    _load_weights.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)  # the shards of a model come one after the other
 def _load(
-    weights: Pretrained, key: str, pattern: Pattern, max_tokens: int, compute: Compute
+    model: Result,
+    base: Pretrained,
+    pattern: Pattern,
+    soft: SoftTokens | None,
+    max_tokens: int,
+    compute: Compute,
 ) -> Pvp:
-    """A model with its pattern; key: of the unit that tuned it."""
+    """A tuned model with its pattern; what was trained is put into a base that is loaded once."""
     from pet_pipeline.pvp import Pvp
 
-    return Pvp.load(weights, pattern, max_tokens=max_tokens, compute=compute)
+    part = model.dir / MODEL / PART
+    lm = _load_weights(weights_of(model, base), "" if part.exists() else model.key, compute)
+    return Pvp.of(lm, pattern, max_tokens, soft=soft, part=part if part.exists() else None)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_weights(weights: Pretrained, key: str, compute: Compute) -> MaskedLM:
+    """A masked LM; key: of the unit that tuned it, if all of it was tuned."""
+    from pet_pipeline.mlm import MaskedLM
+
+    return MaskedLM.load(weights, compute)

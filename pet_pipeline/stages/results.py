@@ -179,7 +179,7 @@ def rows_of(table: Result, default: int = 1000) -> int:
 def weights_of(result: Result, base: Pretrained) -> Pretrained:
     """Where a model's weights are."""
     folder = result.dir / MODEL
-    return ModelFolder(folder) if folder.exists() else base
+    return ModelFolder(folder) if (folder / "config.json").exists() else base
 
 
 def shard_file(pool: Result, index: int) -> Path:

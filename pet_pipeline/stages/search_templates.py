@@ -10,7 +10,7 @@ import numpy as np
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
 from pet_pipeline.models import model_title
-from pet_pipeline.patterns import Task, template_of, write_pattern, write_task
+from pet_pipeline.patterns import Task, template_of
 from pet_pipeline.progress import say
 from pet_pipeline.records import read_record, write_record
 from pet_pipeline.run import Run
@@ -28,6 +28,7 @@ from pet_pipeline.stages.compare_templates import (
 from pet_pipeline.stages.from_settings import base_model, precision, tuning
 from pet_pipeline.stages.generators import GENERATORS, SearchContext, SearchTask
 from pet_pipeline.stages.results import Tables
+from pet_pipeline.task_files import write_pattern, write_task
 from pet_pipeline.units import Info, Result, Unit
 
 TEMPLATES = "templates.json"

@@ -9,13 +9,14 @@ from pathlib import Path
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
 from pet_pipeline.models import Pretrained
-from pet_pipeline.patterns import Pattern, Task, template_of, write_pattern, write_task
+from pet_pipeline.patterns import Pattern, Task, template_of
 from pet_pipeline.records import read_record, write_record
 from pet_pipeline.run import Run
 from pet_pipeline.search.word_search import WordSearch
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.stages.from_settings import base_model, precision
 from pet_pipeline.stages.results import Tables, training_rows
+from pet_pipeline.task_files import write_pattern, write_task
 from pet_pipeline.units import Info, Result, Unit
 
 WORDS = "words.json"

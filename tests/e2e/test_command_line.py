@@ -176,7 +176,9 @@ def test_force_reruns_a_stage_and_what_depends_on_it(options: list[str], finishe
     assert stages == [
         *("gen-0/finetune", "gen-0/annotate", "gen-0/ensemble", "distill", "evaluate", "report")
     ]
-    assert sorted(again) == sorted(unit for unit in before if unit.rpartition("/")[0] in stages)
+    depends = [unit for unit in before if unit.rpartition("/")[0] in stages]
+    depends.remove("distill/baseline")  # which needs no model
+    assert sorted(again) == sorted(depends)
     assert "finished" not in pet("run", *options)
     assert units_run(finished) == before + again  # nothing is left to be done
     assert not not_done(pet("status", str(finished)))

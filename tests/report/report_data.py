@@ -20,9 +20,17 @@ from pet_pipeline.metrics import (
 )
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.patterns import Field, Pattern, Task
-from pet_pipeline.report.data import AddedRows, GenerationData, HeldOut, ReportData, StageTime
+from pet_pipeline.report.data import (
+    AddedRows,
+    GenerationData,
+    HeldOut,
+    ReadPrompt,
+    ReportData,
+    StageTime,
+)
 from pet_pipeline.report.page import render_page
 from pet_pipeline.settings import check_settings
+from pet_pipeline.soft_tokens import NearWord, SoftTokenWords
 from pet_pipeline.stages.check_patterns import CheckedPattern
 from pet_pipeline.stages.compare_templates import RankedTemplate
 from pet_pipeline.stages.ensemble import EnsembleSummary
@@ -44,6 +52,7 @@ CASES: dict[str, dict[str, Any]] = {
     "many labels": {"labels": MANY},
     "searched": {"searched": True},
     "f1": {"metric": "f1"},
+    "soft prompts": {"prompts": True},
     "no pool": {"generations": 0, "classifier": False},
 }
 
@@ -58,6 +67,7 @@ def report_data(
     classifier: bool = True,
     labelled: bool = True,
     searched: bool = False,
+    prompts: bool = False,
 ) -> ReportData:
     """The data of a run of some kind."""
     names = [f"pattern_{n}-1" for n in range(models)]
@@ -98,6 +108,10 @@ def report_data(
         held_out=HeldOut(6, 8, proportion(2, 8), proportion(5, 8))
         if labelled and generations
         else None,
+        prompts=[
+            ReadPrompt("pattern_0-1", [SoftTokenWords("It", [NearWord(EVIL, 0.5)])]),
+        ]
+        * prompts,
         times=[StageTime("finetune", models, 75.0), StageTime("distill", 1, 4.25)],
     )
 

@@ -196,7 +196,7 @@ def test_more_labels_compares_models_tuned_on_fewer(data: ReportData) -> None:
     )
     assert more_labels(data) == [
         "Tuned on 9 of the 12 labelled texts, the models of single patterns are right on 67 % of "
-        "those left out (95 % interval 39 to 86 %, 12 texts); before that they are right on 33 %.",
+        "those left out (95 % interval 39 to 86 %, 12 texts); untuned, they are right on 33 %.",
         "Tuned on all 12, they are right on 70 % of the test texts (95 % interval 65 to 75 %).",
         "The intervals overlap, so these figures cannot tell what more labels would bring.",
         "To see, label some more, run again, and compare.",

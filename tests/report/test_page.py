@@ -71,6 +71,8 @@ def test_a_page_is_whole_and_needs_no_network(case: str) -> None:
     if case_of.get("measured", True):
         headings += ["Results", "Label by label", "What can be left to it: coverage"]
         headings += ["Calibration", "The most confident mistakes"]
+    if "prompts" in case_of:
+        headings += ["The soft prompts"]
     if "searched" in case_of:
         headings += ["The template search", "The label-word search"]
         assert "Within noise, that is." in page

@@ -12,6 +12,7 @@ from planning import Make, planned, result
 from testing import CPU, rows, run, todo
 
 from pet_pipeline import load_task
+from pet_pipeline.mlm import MaskedLM
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.pvp import Pvp
 from pet_pipeline.stages import annotate, readers
@@ -110,20 +111,24 @@ def test_the_model_is_released_after_the_last_shard(tiny_settings: Make) -> None
     assert load.cache_info().currsize == 0
 
 
+@pytest.mark.parametrize("method", ["full", "bitfit"])
 def test_a_model_is_loaded_once_for_its_shards(
-    tiny_settings: Make, monkeypatch: pytest.MonkeyPatch
+    tiny_settings: Make, tiny_mlm: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    loaded: list[str] = []
-    load = Pvp.load
+    settings = tiny_settings(data={"shard_rows": 5}, finetune={"method": method})
+    run(settings, until="finetune")
+    loaded: list[Path] = []
+    load = MaskedLM.load
 
-    def counted(base: Any, pattern: Any, **options: Any) -> Pvp:
-        if str(base).endswith("model"):  # tuned
-            loaded.append(pattern.name)
-        return load(base, pattern, **options)
+    def counted(base: Any, *options: Any) -> MaskedLM:
+        loaded.append(base.path)
+        return load(base, *options)
 
-    monkeypatch.setattr(Pvp, "load", counted)
-    run(tiny_settings(data={"shard_rows": 5}), until="annotate")
-    assert loaded == ["it_was", "just", "mood"]
+    monkeypatch.setattr(MaskedLM, "load", counted)
+    run(settings, until="annotate")
+    models = Path(settings.output) / "gen-0" / "finetune"
+    tuned = [models / f"{pattern}-1" / "model" for pattern in ("it_was", "just", "mood")]
+    assert loaded == (tuned if method == "full" else [tiny_mlm])
 
 
 def test_a_unit_for_annotation_is_of_one_model_and_one_shard(finished: Make) -> None:

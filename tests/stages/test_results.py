@@ -143,6 +143,8 @@ def test_an_untuned_model_has_the_weights_of_its_base(tmp_path: Path) -> None:
     base, result = ModelFolder(Path("base")), Result(tmp_path, "", {})
     assert weights_of(result, base) is base
     (tmp_path / MODEL).mkdir()
+    assert weights_of(result, base) is base  # of which a part was trained
+    (tmp_path / MODEL / "config.json").write_text("{}")
     assert weights_of(result, base) == ModelFolder(tmp_path / MODEL)
 
 
