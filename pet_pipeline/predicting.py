@@ -12,21 +12,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pet_pipeline.classifier import Classifier, Texts
 from pet_pipeline.errors import UserError, at_place, listed, raise_all
-from pet_pipeline.files import replace_file
 from pet_pipeline.formats import FORMATS, suffix_of
 from pet_pipeline.progress import Advance, progress, say
 from pet_pipeline.sources import check_source, find_source
 from pet_pipeline.tables import Floats
 from pet_pipeline.texts import is_empty
 from pet_pipeline.whole_tables import Batch, WholeTable, read_lines, read_whole
-from pet_pipeline.writers import STANDARD, check_columns, write_batches
+from pet_pipeline.writers import STANDARD, check_columns, opened_output, write_batches
 
 LINES = ".txt"  # of standard input: one text per line
 STEP_ROWS = 512  # between two looks at the rate; of all lengths, so that it is the next ones' too
@@ -90,7 +89,7 @@ def predict_table(
         if first is None:
             raise UserError(f"--table: {place} has no rows")
         batches = itertools.chain((first,), whole.batches)
-        with _opened_output(output) as file, _progress(output, whole.rows) as advance:
+        with opened_output(output) as file, _progress(output, whole.rows) as advance:
             labelled = _labelled(classifier, batches, threshold, schema, tally)
             own = whole.delimiter if form == "csv" and whole.delimiter != "\t" else None
             write_batches(file, form, schema, _counted(labelled, advance), own)
@@ -240,36 +239,6 @@ def _at_table(whole: WholeTable) -> WholeTable:
             yield from whole.batches
 
     return replace(whole, batches=batches())
-
-
-@contextmanager
-def _opened_output(output: str) -> Iterator[BinaryIO]:
-    """A file beside the output, which replaces it at the end; or standard output."""
-    if output == STANDARD:
-        yield sys.stdout.buffer
-        return
-    partial = _beside(Path(output))
-    try:
-        with partial.open("wb") as file:
-            yield file
-        replace_file(partial, Path(output))
-    except OSError as error:
-        raise UserError(f"--output: {output}: {error.strerror}; name another file") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _beside(output: Path) -> Path:
-    """An empty file beside the output, to write into; raises `UserError` if there cannot be one."""
-    partial = output.with_name(f".{output.name}.partial")
-    if output.parent.is_file():
-        raise UserError(f"--output: {output.parent} is a file; name a file in a folder")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-    except OSError as error:
-        raise UserError(f"--output: {output}: {error.strerror}; name another file") from None
-    return partial
 
 
 def _progress(output: str, rows: int | None) -> AbstractContextManager[Advance]:

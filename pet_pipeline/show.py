@@ -41,13 +41,23 @@ def unit_states(run: Run) -> list[tuple[PlannedUnit, str, str]]:
         if run.is_forced(unit):
             states.append((unit, "to do", ", ".join(filter(None, ["forced", unit.unit.size()]))))
         elif unit.result():
-            seconds = (read_record(unit.dir) or {}).get("seconds", 0.0)
-            states.append((unit, "done", duration(seconds)))
+            states.append((unit, "done", _done(unit)))
         elif why := run.why(unit):
             states.append((unit, "stale", "; ".join(filter(None, [*why, unit.unit.size()]))))
         else:
             states.append((unit, "to do", unit.unit.size()))
     return states
+
+
+def _done(unit: PlannedUnit) -> str:
+    """How long a finished unit took, and what of a model it trained or found trainable."""
+    record = read_record(unit.dir) or {}
+    counts = {
+        "trainable": "trainable parameters",
+        "soft_tokens": "soft tokens",
+    }
+    found = [f"{record['info'][n]:,} {c}" for n, c in counts.items() if n in record.get("info", {})]
+    return ", ".join([duration(record.get("seconds", 0.0)), *found])
 
 
 def print_units(run: Run) -> None:

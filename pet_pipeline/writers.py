@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -13,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pet_pipeline.errors import UserError, first_line, listed
+from pet_pipeline.files import replace_file
 from pet_pipeline.formats import FORMATS, USUAL, suffix_of
 from pet_pipeline.tables import COMPRESSION, resized
 
@@ -154,3 +158,36 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return value
+
+
+@contextmanager
+def opened_output(output: str) -> Iterator[BinaryIO]:
+    """A file beside the output, which replaces it at the end; or standard output.
+
+    Raises `UserError` if it cannot be written.
+    """
+    if output == STANDARD:
+        yield sys.stdout.buffer
+        return
+    partial = _beside(Path(output))
+    try:
+        with partial.open("wb") as file:
+            yield file
+        replace_file(partial, Path(output))
+    except OSError as error:
+        raise UserError(f"--output: {output}: {error.strerror}; name another file") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _beside(output: Path) -> Path:
+    """An empty file beside the output, to write into; raises `UserError` if there cannot be one."""
+    partial = output.with_name(f".{output.name}.partial")
+    if output.parent.is_file():
+        raise UserError(f"--output: {output.parent} is a file; name a file in a folder")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    except OSError as error:
+        raise UserError(f"--output: {output}: {error.strerror}; name another file") from None
+    return partial

@@ -20,7 +20,7 @@ from testing import CPU, HAPPY, SAD, sharpened
 from torch import Tensor
 from torch.nn import functional
 
-from pet_pipeline import tuning
+from pet_pipeline import prompt_start
 from pet_pipeline.errors import UserError
 from pet_pipeline.methods import METHODS, SOFT_METHODS
 from pet_pipeline.mlm import MaskedLM
@@ -343,7 +343,7 @@ def test_a_prompt_without_tokens_scores_as_no_prompt(
 
 def test_a_sampled_start_is_of_words_and_decided_by_its_seed(sharp: Folder) -> None:
     encoder = a_pvp(sharp("bert"), a_method("prompt_tuning", SoftTokens(length=40))).encoder
-    ids = [tuning.start_ids(encoder, "vocabulary", seed) for seed in (0, 0, 1)]
+    ids = [prompt_start.start_ids(encoder, "vocabulary", seed) for seed in (0, 0, 1)]
     assert ids[0] == ids[1] != ids[2]
     assert len(set(ids[0])) == 40
     tokens = encoder.tokenizer.convert_ids_to_tokens(ids[0])
@@ -353,7 +353,7 @@ def test_a_sampled_start_is_of_words_and_decided_by_its_seed(sharp: Folder) -> N
 
 def test_a_start_at_labels_takes_their_words_in_turn(sharp: Folder) -> None:
     pvp = a_pvp(sharp("bert"), "prompt_tuning", "{soft:4} {text} {soft:it was} {mask}")
-    ids = tuning.start_ids(pvp.encoder, "labels", 0)
+    ids = prompt_start.start_ids(pvp.encoder, "labels", 0)
     tokens = pvp.encoder.tokenizer.convert_ids_to_tokens(ids)
     assert tokens == ["terrible", "great", "good", "terrible", "it", "was"]
 

@@ -14,7 +14,6 @@ import typer
 from pet_pipeline.commands.options import program_name, user_errors
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import UserError, listed
-from pet_pipeline.files import replace_file
 from pet_pipeline.pipeline import pet_full, planned_run
 from pet_pipeline.run import CONFIG, Run
 
@@ -94,20 +93,13 @@ def _check_output(output: Path) -> None:
 
 def _write(rows: pa.Table, output: Path) -> None:
     """Write a table in the format of the file's suffix; it is never half-written."""
-    from pet_pipeline.writers import output_format, write_batches
+    from pet_pipeline.writers import opened_output, output_format, write_batches
 
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        form = output_format(str(output))
-        with partial.open("wb") as file:
-            if form == "csv":
-                file.write(codecs.BOM_UTF8)  # without it spreadsheets take UTF-8 for something else
-            write_batches(file, form, rows.schema, rows.to_batches())
-        replace_file(partial, output)
-    except OSError as error:
-        raise UserError(f"--output: {output}: {error.strerror}; name another file") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    form = output_format(str(output))
+    with opened_output(str(output)) as file:
+        if form == "csv":
+            file.write(codecs.BOM_UTF8)  # without it spreadsheets take UTF-8 for something else
+        write_batches(file, form, rows.schema, rows.to_batches())
 
 
 def _show(rows: pa.Table) -> None:

@@ -111,7 +111,7 @@ def fine_tunes(
 
 @dataclass(frozen=True)
 class FineTune(Unit):
-    """The weights of one PVP, tuned on labelled rows; none if there is nothing to tune."""
+    """What is tuned of one PVP on labelled rows; nothing if there are none."""
 
     base: Pretrained
     pattern: Pattern
@@ -129,7 +129,7 @@ class FineTune(Unit):
     figure = "loss"
 
     def work(self, out: Path, compute: Compute) -> Info:
-        """Write model/ as transformers does."""
+        """Write model/: as transformers does, or only what was trained of the base."""
         compute = compute.at(self.precision)
         rows, gold = self.training_rows()
         own = range(self.n_labelled)

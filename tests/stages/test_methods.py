@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pet_pipeline.methods import METHODS, SOFT_METHODS
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.patterns import load_task
 from pet_pipeline.pvp import Pvp
+from pet_pipeline.show import unit_states
 from pet_pipeline.stages.finetune import FineTune
 from pet_pipeline.stages.from_settings import soft_tokens
 from pet_pipeline.tables import read_rows, read_scores
@@ -148,3 +150,13 @@ def test_a_prompt_of_another_run_is_the_start(tiny_settings: Make, tmp_path: Pat
 def vectors_of(folder: Path) -> Any:
     """The vectors of a prompt at the input."""
     return load_file(folder / PART)["tokens"]
+
+
+def test_a_plan_says_how_much_is_trained(tiny_settings: Make) -> None:
+    for method, wanted in (("bitfit", "trainable parameters"), ("p_tuning_v2", "2 soft tokens")):
+        settings = settings_of(tiny_settings, method)
+        run(settings, until="prepare")
+        states = {unit.dir.name: more for unit, _, more in unit_states(run(settings, plan=True))}
+        name = "models" if method == "bitfit" else "patterns"
+        assert re.fullmatch(rf"[\d.]+ s, .*{wanted}", states[name])
+        assert states["just-1"].endswith(f"{method}, 3 steps")
