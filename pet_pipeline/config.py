@@ -176,6 +176,11 @@ class Finetune(Optimiser):
     mlm_texts: Positive = Field(3, description="pool texts for each labelled one in the MLM loss")
     mlm_masked: Fraction = Field(0.15, description="fraction of their tokens that is masked")
 
+    @property
+    def updates(self) -> int:
+        """The steps, also where they follow the method."""
+        return METHODS[self.method].steps if self.steps == "auto" else self.steps
+
 
 class Annotate(Section):
     """The models score the pool"""

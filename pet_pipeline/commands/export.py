@@ -15,11 +15,10 @@ from pet_pipeline.keys import content_key
 from pet_pipeline.models import CONFIG, Pretrained, resolve_model
 from pet_pipeline.optimisation import PART
 from pet_pipeline.progress import say
+from pet_pipeline.stages.results import MODEL
 
 if TYPE_CHECKING:
     from pet_pipeline.mlm import MaskedLM
-
-MODEL = "model"  # in the folder of a fine-tune
 
 
 def export(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pet_pipeline.config import Settings
-from pet_pipeline.methods import METHODS
 from pet_pipeline.metrics import Measured, metric_title, proportion
 from pet_pipeline.models import Pretrained
 from pet_pipeline.patterns import Task
@@ -155,13 +154,7 @@ class ReportData:
     def tuned(self) -> bool:
         """Whether the models of the last generation were tuned at all."""
         rows = self.labelled or (self.generations and self.generations[-1].added)
-        return bool(rows and self.settings.finetune.steps != 0)
-
-    @property
-    def finetune_steps(self) -> int:
-        """Updates of a fine-tune."""
-        chosen = self.settings.finetune
-        return METHODS[chosen.method].steps if chosen.steps == "auto" else chosen.steps
+        return bool(rows and self.settings.finetune.updates)
 
     @property
     def best(self) -> System | None:

@@ -25,7 +25,6 @@ from pet_pipeline.soft_tokens import SoftTokenWords
 from pet_pipeline.stages.demonstrate import Examples, demonstrate, examples_of, say_room
 from pet_pipeline.stages.from_settings import (
     base_model,
-    finetune_steps,
     precision,
     tuning,
     tuning_method,
@@ -85,7 +84,7 @@ def fine_tunes(
     tables, added = need_inputs(inputs, "finetune").tables, added or {}
     base, computed = base_model(run, settings), precision(run, settings)
     examples = examples_of(run, task, tables, settings)
-    tuned = bool((tables.labelled or added) and finetune_steps(settings))
+    tuned = bool((tables.labelled or added) and settings.finetune.updates)
     how = tuning(settings, base) if tuned else None
     method = tuning_method(settings, base)
     seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)

@@ -94,19 +94,13 @@ def optimisation(settings: Settings, section: Optimiser, model: Pretrained) -> O
     )
 
 
-def finetune_steps(settings: Settings) -> int:
-    """Updates of a PVP: as set, or as its method needs."""
-    chosen = settings.finetune
-    return METHODS[chosen.method].steps if chosen.steps == "auto" else chosen.steps
-
-
 def tuning(settings: Settings, model: Pretrained) -> Tuning:
     """How a PVP is tuned."""
     chosen = settings.finetune
     rate = chosen.learning_rate or METHODS[chosen.method].learning_rate or 0.0
     section = chosen.model_copy(update={"learning_rate": rate})
     how = optimisation(settings, section, model)
-    return Tuning(how, finetune_steps(settings), _mlm_loss(chosen))
+    return Tuning(how, chosen.updates, _mlm_loss(chosen))
 
 
 def soft_tokens(settings: Settings) -> SoftTokens | None:
