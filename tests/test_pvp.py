@@ -393,13 +393,13 @@ def test_every_step_draws_demonstrations_anew_and_none_is_of_its_own_row(
     pvp.demonstrations = Demonstrations(pvp.encoder, ROWS, GOLD, max_tokens=120)
     one = Rows(pvp.encoder.encode(ROWS[:1]), support=[0])  # all rows of a step are this one
     read: list[list[str]] = []
-    label_scores = MaskedLM.label_scores
+    label_scores = MaskedLM.label_scores_and_states
 
-    def watched(self: MaskedLM, part: Sequence[Encoded], *args: Any) -> Tensor:
+    def watched(self: MaskedLM, part: Sequence[Encoded], *args: Any) -> Any:
         read.append([self.tokenizer.decode(list(row.ids)) for row in part])
         return label_scores(self, part, *args)
 
-    monkeypatch.setattr(MaskedLM, "label_scores", watched)
+    monkeypatch.setattr(MaskedLM, "label_scores_and_states", watched)
     for _ in range(2):
         tune(pvp, rows=one, steps=2)
     first, second, *again = read
@@ -437,16 +437,16 @@ def test_an_interrupted_tuning_resumes_to_the_same_weights(
     options: dict[str, Any] = {"steps": 6, "batch_size": 3, "mlm": MlmLoss(0.1)}
     loss = tune(whole, texts, **options)
     calls = []
-    label_scores = MaskedLM.label_scores
+    label_scores = MaskedLM.label_scores_and_states
 
-    def scores(self: MaskedLM, *args: Any) -> Tensor:
+    def scores(self: MaskedLM, *args: Any) -> Any:
         calls.append(1)
         if len(calls) == 5:
             raise Stopped
         return label_scores(self, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(MaskedLM, "label_scores", scores)
+        patched.setattr(MaskedLM, "label_scores_and_states", scores)
         with pytest.raises(Stopped):
             tune(stopped, texts, checkpoints=tmp_path, **options)
     assert (tmp_path / CHECKPOINT).exists()
