@@ -78,6 +78,19 @@ def test_logits_are_those_of_the_whole_model(name: str) -> None:
     torch.testing.assert_close(some, whole[:, columns], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n != "deberta-v2-new-head"])
+def test_states_are_what_the_decoder_makes_logits_of(name: str) -> None:
+    model, (inputs, positions) = tiny(name), batch()
+    decoder = model.get_output_embeddings()
+    with torch.no_grad():
+        logits, states = token_logits(model, inputs, positions)
+        _, encoded = own_logits(model, inputs, positions)
+        hidden = model.base_model(**inputs).last_hidden_state
+    expected = functional.linear(states, decoder.weight, decoder.bias)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoded, hidden[positions[:, 0], positions[:, 1]])
+
+
 def test_logits_are_not_rounded_to_bfloat16() -> None:
     model, (inputs, positions) = tiny("bert"), batch()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
