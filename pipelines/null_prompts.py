@@ -2,9 +2,8 @@
 
     python pipelines/null_prompts.py DATASETS --output runs/null-prompts
 
-DATASETS has a folder for each set with kshot.parquet (columns split, seed, text_a, text_b,
-label), unlabeled.parquet and test.parquet. As in the paper, the learning rate is chosen on folds
-of the labelled rows: each rate's PVPs score the rows that they were not tuned on, and the rate
+DATASETS is as few_shot.py reads it. As in the paper, the learning rate is chosen on folds of the
+labelled rows: each rate's PVPs score the rows that they were not tuned on, and the rate
 with the lowest mean log-loss is the one with which the PVPs are tuned on all labelled rows and
 measured on the test rows. Full fine-tuning has the default rate, unless --full-rates has several.
 
@@ -21,8 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from scipy.special import log_softmax
-from soft_prompts import (
+from few_shot import (
     check_samples,
     pattern_names,
     percent,
@@ -30,6 +28,8 @@ from soft_prompts import (
     refuse_overrides,
     sample_of,
 )
+from scipy.special import log_softmax
+from soft_prompts import NOT_DISTILLED, POOL_ROWS
 
 from pet_pipeline import (
     Generation,
@@ -115,8 +115,11 @@ def main(
         for name in sets.split(","):
             results: Results = defaultdict(list)
             for seed in seeds.split(","):
-                sample = sample_of(datasets / name, int(seed), output, test_rows)
-                sample["ensemble"] |= {"folds": folds}
+                sample = sample_of(
+                    datasets / name, int(seed), output, test_rows=test_rows, pool_rows=POOL_ROWS
+                )
+                sample |= NOT_DISTILLED
+                sample["ensemble"] = {"temperature_folds": 0, "folds": folds}
                 for kind, names in kinds(sample["task"], patterns).items():
                     for method, candidates in methods.items():
                         root = output / f"{name}-{seed}" / f"{kind}-{method}"
