@@ -176,6 +176,11 @@ class Finetune(Optimiser):
     mlm_texts: Positive = Field(3, description="pool texts for each labelled one in the MLM loss")
     mlm_masked: Fraction = Field(0.15, description="fraction of their tokens that is masked")
 
+    prototypes: bool = Field(
+        False, description="also learn a vector per label, whose scores join the label words'"
+    )
+    prototype_size: Positive = Field(128, description="dimensions of these vectors")
+
     @property
     def updates(self) -> int:
         """The steps, also where they follow the method."""

@@ -17,6 +17,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 Kind = Literal["value", "added", "removed", "order", "content", "result"]
 
+# Metadata of a dataclass's field that counts only if it is not None: what has it unset keeps the
+# key that it had before there was such a field
+IF_SET: Mapping[str, bool] = {"if_set": True}
+
 Identity = dict[str, Any]  # JSON: stage, version, attempt and fingerprinted parameters
 
 KINDS: dict[str, Kind] = {"result": "result", "sha256": "content"}  # by a fingerprint's only entry
@@ -46,11 +50,18 @@ def fingerprint(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(k): fingerprint(v) for k, v in value.items()}
     if is_dataclass(value):
-        return {f.name: fingerprint(getattr(value, f.name)) for f in fields(value)}
+        return field_fingerprints(value)
     raise TypeError(
         f"a {type(value).__name__} cannot be a parameter of a unit; use None, bool, int, float, "
         "str, Path, Result, and lists, dicts and dataclasses of these"
     )
+
+
+def field_fingerprints(value: Any) -> dict[str, Any]:
+    """The fingerprints of a dataclass's fields, by name; without unset ones that are `IF_SET`."""
+    values = {f.name: getattr(value, f.name) for f in fields(value)}
+    unset = {f.name for f in fields(value) if "if_set" in f.metadata and values[f.name] is None}
+    return {name: fingerprint(own) for name, own in values.items() if name not in unset}
 
 
 def key_of(identity: Identity) -> str:

@@ -105,6 +105,41 @@ class MaskedLM:
         ]
         return _label_means(torch.stack(scores, 1), words)
 
+    def features(self, rows: Sequence[Encoded]) -> Tensor:
+        """What the decoder reads at the slot (rows, width), float32: the mean over its masks.
+
+        Where the head has no decoder that can be asked, the encoder's last states.
+        """
+        inputs = self.inputs(rows)
+        masks = [range(*row.slot.indices(len(row))) for row in rows]
+        positions = torch.tensor(
+            [(n, mask) for n, slot in enumerate(masks) for mask in slot], device=self.device
+        )
+        states: list[Tensor] = []
+        read: list[Tensor] = []
+
+        def take_states(_module: Any, _args: Any, output: Any) -> None:
+            states.append(output.last_hidden_state)
+
+        def take_features(_module: Any, args: Any) -> None:
+            read.append(args[0])
+
+        # Before the shortcut's own hook, which leaves only the wanted rows
+        hooks = [self.model.base_model.register_forward_hook(take_states)]
+        decoder = self.model.get_output_embeddings()
+        if decoder is not None and decoder.weight.shape[0] == self.model.config.vocab_size:
+            hooks.append(decoder.register_forward_pre_hook(take_features))
+        try:
+            self.logits(inputs, positions, positions.new_zeros(1))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if read and self.has_shortcut:
+            features = read[0].squeeze(0)
+        else:
+            features = (read or states)[0][positions[:, 0], positions[:, 1]]
+        return features.float().view(len(rows), -1, features.shape[-1]).mean(1)
+
     def confident_scores(self, rows: Sequence[Encoded], words: LabelWords) -> Tensor:
         """Scores (rows, labels) of words of several tokens, the most confident mask filled first.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -20,8 +20,16 @@ from pet_pipeline.encoding import PatternEncoder
 from pet_pipeline.errors import UserError
 from pet_pipeline.mlm import MaskedLM, mask_texts
 from pet_pipeline.models import Pretrained
-from pet_pipeline.optimisation import Method, MlmLoss, Tuning, Updates
+from pet_pipeline.optimisation import (
+    PROTOTYPES,
+    Method,
+    MlmLoss,
+    PrototypeSettings,
+    Tuning,
+    Updates,
+)
 from pet_pipeline.patterns import Pattern
+from pet_pipeline.prototypes import Prototypes
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.tables import Floats
@@ -36,7 +44,8 @@ class Pvp:
 
     demonstrations: labelled rows that are inserted into every input; prior: what is subtracted
     from scores; decoding: "confident" or "parallel", for label words of several tokens; trained:
-    what a method other than "full" trains, or has trained
+    what a method other than "full" trains, or has trained; prototypes: of the labels, whose scores
+    join those of the label words
     """
 
     def __init__(
@@ -48,8 +57,10 @@ class Pvp:
         prior: Prior | None = None,
         decoding: str = "confident",
         trained: TrainedPart | None = None,
+        prototypes: Prototypes | None = None,
     ):
         self.lm, self.encoder, self.trained = lm, encoder, trained
+        self.prototypes = prototypes
         self.demonstrations, self.prior, self.decoding = demonstrations, prior, decoding
 
     @classmethod
@@ -84,11 +95,12 @@ class Pvp:
         decoding: str = "confident",
         soft: SoftTokens | None = None,
         part: Path | None = None,
+        prototypes: Path | None = None,
     ) -> Self:
         """A loaded model with a pattern; several patterns may share one model.
 
         soft: the tokens of a soft prompt; part: the file of what was trained of this model, which
-        is put into a copy that shares all other parameters
+        is put into a copy that shares all other parameters; prototypes: their file
         Raises `UserError` if the part is of another model, or of another number of soft tokens.
         """
         trained = TrainedPart.load(lm.copy(), part) if part else None
@@ -100,7 +112,8 @@ class Pvp:
                 f"pattern {pattern.name!r}: has {len(encoder.soft_starts)} soft tokens, and "
                 f"{part or 'the model'} has {known}"
             )
-        return cls(lm, encoder, decoding=decoding, trained=trained)
+        learned = Prototypes.load(prototypes) if prototypes else None
+        return cls(lm, encoder, decoding=decoding, trained=trained, prototypes=learned)
 
     @property
     def n_labels(self) -> int:
@@ -121,10 +134,25 @@ class Pvp:
         scores = self._scores(rows, seed, what, normalised=normalised)
         if self.prior is not None:
             scores = np.asarray(scores - np.array(self.prior.log_prior), np.float32)
+        if self.prototypes is not None and len(rows):
+            scores = self.prototypes.combine(scores, self.features(rows, seed=seed, what=what))
         return scores
 
+    def features(self, rows: AnyRows, *, seed: int = 0, what: str = "") -> Floats:
+        """What the decoder reads at the slot (rows, width), float32; the mean over draws."""
+
+        def read(inputs: list[Encoded]) -> Floats:
+            return self.lm.read(
+                inputs, lambda batch: self.lm.features([inputs[n] for n in batch]), what
+            )
+
+        return self._mean_over_draws(self.rows(rows), seed, read)
+
     def measure_prior(self, rows: AnyRows, method: str, *, seed: int = 0) -> Prior:
-        """What each label scores on rows that say nothing of it; method: a key of CALIBRATIONS."""
+        """What each label scores on rows that say nothing of it; method: a key of CALIBRATIONS.
+
+        It is that of the label words: prototypes are learned from the rows of all labels alike.
+        """
         calibration = CALIBRATIONS[method]
         scores = self._scores(self.rows(rows), seed, "", normalised=calibration.normalised)
         return Prior(method, tuple(calibration.log_prior(scores).tolist()))
@@ -168,6 +196,19 @@ class Pvp:
             checkpoints=checkpoints,
         )
 
+    def learn_prototypes(
+        self, rows: AnyRows, gold: Sequence[int], settings: PrototypeSettings, *, seed: int
+    ) -> None:
+        """Learn the labels' prototypes, the model as it is; gold: (rows,) label numbers."""
+        rows = self.rows(rows)
+        self.prototypes = Prototypes.learn(
+            self.features(rows, seed=seed),
+            gold,
+            self._scores(rows, seed, "", normalised=False),
+            settings=settings,
+            seed=seed,
+        )
+
     def save(self, folder: Path, about: Mapping[str, str] | None = None) -> None:
         """Write what was tuned: model and tokenizer as transformers does, or only a part.
 
@@ -184,14 +225,26 @@ class Pvp:
             self.lm.tokenizer.save_pretrained(folder)
             if prompt:
                 prompt.attach(self.lm.model)
+        self.save_prototypes(folder)
+
+    def save_prototypes(self, folder: Path) -> None:
+        """Write the prototypes, if there are any, and nothing else."""
+        if self.prototypes is not None:
+            folder.mkdir(exist_ok=True)
+            self.prototypes.save(folder / PROTOTYPES)
 
     def _scores(self, rows: Rows, seed: int, what: str, *, normalised: bool) -> Floats:
+        return self._mean_over_draws(
+            rows, seed, lambda inputs: self._read(inputs, what, normalised=normalised)
+        )
+
+    def _mean_over_draws(
+        self, rows: Rows, seed: int, read: Callable[[list[Encoded]], Floats]
+    ) -> Floats:
+        """The mean of what is read of the rows with each draw of demonstrations, if there are."""
         draws = self.demonstrations.draws if self.demonstrations else 1
-        scores = [
-            self._read(self._inputs(rows, seed, draw), what, normalised=normalised)
-            for draw in range(draws)
-        ]
-        return np.asarray(np.mean(scores, axis=0))
+        outputs = [read(self._inputs(rows, seed, draw)) for draw in range(draws)]
+        return np.asarray(np.mean(outputs, axis=0))
 
     def _read(self, rows: Sequence[Encoded], what: str, *, normalised: bool) -> Floats:
         words = self.encoder.words

@@ -7,14 +7,14 @@ import platform
 import shutil
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pet_pipeline.files import sync, sync_file
-from pet_pipeline.keys import Change, Identity, changes, fingerprint, key_of
+from pet_pipeline.keys import Change, Identity, changes, field_fingerprints, key_of
 
 Info = dict[str, Any]  # what a unit says of its result, as JSON
 
@@ -76,7 +76,7 @@ class PlannedUnit:
     def identity(self) -> Identity:
         """What the key is made of; kept in the record, so that two can be compared."""
         # The stage's name, not the class's: moving code must not cost a day of training.
-        params = {f.name: fingerprint(getattr(self.unit, f.name)) for f in fields(self.unit)}  # type: ignore[arg-type]
+        params = field_fingerprints(self.unit)
         identity: Identity = {"stage": self.stage, "version": self.unit.version, "params": params}
         return identity | ({"attempt": self.attempt} if self.attempt else {})
 

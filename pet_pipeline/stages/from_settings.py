@@ -22,6 +22,7 @@ from pet_pipeline.optimisation import (
     MlmLoss,
     Optimisation,
     Prompt,
+    PrototypeSettings,
     Tuning,
 )
 from pet_pipeline.run import Run
@@ -128,6 +129,12 @@ def tuning_method(settings: Settings, model: Pretrained) -> Method:
         model_rate=0.0 if chosen.freeze else rate,
     )
     return Method(chosen.method, prompt=prompt)
+
+
+def prototype_settings(settings: Settings) -> PrototypeSettings | None:
+    """How the PVPs' prototypes are learned; None if they have none."""
+    chosen = settings.finetune
+    return PrototypeSettings(chosen.prototype_size) if chosen.prototypes else None
 
 
 def _mlm_loss(chosen: Finetune) -> MlmLoss | None:
