@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pet_pipeline.keys import changes, fingerprint, key_of, results_in
+from pet_pipeline.keys import IF_SET, changes, fingerprint, key_of, results_in
 
 PLAIN = st.recursive(
     st.none()
@@ -232,3 +232,24 @@ def test_changes_say_that_a_unit_was_forced() -> None:
     (change,) = changes(plain, {**plain, "attempt": 1})
     assert change.path == ("attempt",)
     assert changes({**plain, "attempt": 1}, {**plain, "attempt": 1}) == []
+
+
+@dataclass(frozen=True)
+class Before:
+    a: int | None
+
+
+@dataclass(frozen=True)
+class After:
+    """The same with a field that was added later."""
+
+    a: int | None
+    b: int | None = field(default=None, metadata=IF_SET)
+
+
+def test_a_later_field_counts_only_where_it_is_set() -> None:
+    assert key(After(1)) == key(Before(1))
+    assert key(After(None)) == key(Before(None))
+    assert fingerprint(After(None)) == {"a": None}
+    assert key(After(1, 2)) != key(After(1))
+    assert key([After(1, 0)]) != key([After(1)])
