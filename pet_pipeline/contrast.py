@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,8 +10,6 @@ from torch.nn import functional
 
 from pet_pipeline.optimisation import Contrast
 from pet_pipeline.seeds import seed_from
-
-Part = TypeVar("Part")
 
 
 def supervised_contrast(states: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -30,8 +27,7 @@ def supervised_contrast(states: Tensor, labels: Tensor, temperature: float) -> T
 
 
 def contrastive_losses(
-    parts: Sequence[Part],
-    forward: Callable[[Part], tuple[Tensor, Tensor]],
+    forward: Callable[[int], tuple[Tensor, Tensor]],
     labels: Sequence[Tensor],
     contrast: Contrast,
     *,
@@ -40,14 +36,14 @@ def contrastive_losses(
 ) -> Iterator[Tensor]:
     """Losses whose sum is that of the parts and the contrast between all their rows.
 
-    forward: from a part to its loss and its rows' states (rows, width); labels: of each part's
-    rows; at_once: all parts may be held in memory together. Otherwise every part is computed
-    twice: first for its states, and then, with the same dropout, for the gradient that the
-    contrast has in them (2101.06983, section 3.2); seed: of that dropout
+    forward: from a part's number to its loss and its rows' states (rows, width); labels: (rows,)
+    of each part; at_once: all parts may be held in memory together. Otherwise every part is
+    computed twice: first for its states, and then, with the same dropout, for the gradient that
+    the contrast has in them (2101.06983, section 3.2); seed: of that dropout
     """
     targets = torch.cat([*labels])
     if at_once:
-        done = [forward(part) for part in parts]
+        done = [forward(number) for number in range(len(labels))]
         every = torch.cat([states for _, states in done])
         contrasted = supervised_contrast(every, targets, contrast.temperature)
         yield torch.stack([loss for loss, _ in done]).sum() + contrast.weight * contrasted
@@ -55,10 +51,10 @@ def contrastive_losses(
 
     def repeatable(number: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(seed_from("contrast", seed, number))
-        return forward(parts[number])
+        return forward(number)
 
     # With gradients, though they are not used: autocast would keep weights without any.
-    states = torch.cat([repeatable(n)[1].detach() for n in range(len(parts))]).requires_grad_()
+    states = torch.cat([repeatable(n)[1].detach() for n in range(len(labels))]).requires_grad_()
     with torch.autocast(states.device.type, enabled=False):
         contrasted = contrast.weight * supervised_contrast(states, targets, contrast.temperature)
         (gradients,) = torch.autograd.grad(contrasted, states)
@@ -66,4 +62,4 @@ def contrastive_losses(
         loss, own = repeatable(n)
         pull = (own.float() * gradient.float()).sum()
         # The gradient of the second term is the contrast's; its value is a part of the contrast's.
-        yield loss + pull - pull.detach() + contrasted.detach() / len(parts)
+        yield loss + pull - pull.detach() + contrasted.detach() / len(labels)

@@ -275,19 +275,20 @@ class Pvp:
         labels = [gold[n] for n in batch]
         views = self._views(rows.take(batch), tuning.contrast, seed, step)
         count = sum(len(view.inputs) for view in views)
-        parts = [part for view in views for part in view.cut(labels, budget, self.lm.device)]
+        parts = [part for view in views for part in view.cut(labels, budget)]
+        targets = [torch.tensor(part.gold, device=self.lm.device) for part in parts]
 
-        def forward(part: _Part) -> tuple[Tensor, Tensor]:
+        def forward(number: int) -> tuple[Tensor, Tensor]:
+            part, gold = parts[number], targets[number]
             scores, states = self.lm.label_scores_and_states(part.inputs, part.words)
-            return functional.cross_entropy(scores, part.gold, reduction="sum") / count, states
+            return functional.cross_entropy(scores, gold, reduction="sum") / count, states
 
         if tuning.contrast is None:
-            yield from (forward(part)[0] for part in parts)
+            yield from (forward(number)[0] for number in range(len(parts)))
             return
         yield from contrastive_losses(
-            parts,
             forward,
-            [part.gold for part in parts],
+            targets,
             tuning.contrast,
             at_once=sum(part.tokens for part in parts) <= budget,
             seed=seed_from("step", seed, step),
@@ -328,10 +329,10 @@ class _View:
     inputs: list[Encoded]
     words: LabelWords
 
-    def cut(self, labels: Sequence[int], budget: int, device: torch.device) -> Iterator[_Part]:
+    def cut(self, labels: Sequence[int], budget: int) -> Iterator[_Part]:
         """The inputs in parts within a token budget, with their gold labels; labels: of the rows"""
         for part in cut_batches([len(row) for row in self.inputs], budget):
-            gold = torch.tensor([labels[n % len(labels)] for n in part], device=device)
+            gold = [labels[n % len(labels)] for n in part]
             yield _Part([self.inputs[n] for n in part], self.words, gold)
 
 
@@ -341,7 +342,7 @@ class _Part:
 
     inputs: list[Encoded]
     words: LabelWords
-    gold: Tensor  # (inputs,)
+    gold: list[int]  # (inputs,)
 
     @property
     def tokens(self) -> int:

@@ -76,7 +76,7 @@ def gradients(net: Net, parts: list[Tensor], labels: list[Tensor], **options: An
     """The loss and the parameters' gradients after one step's losses."""
     net.zero_grad()
     total = torch.zeros(())
-    for loss in contrastive_losses(parts, net, labels, CONTRAST, seed=5, **options):
+    for loss in contrastive_losses(lambda n: net(parts[n]), labels, CONTRAST, seed=5, **options):
         loss.backward()
         total += loss.detach()
     return [total, *(p.grad for p in net.parameters() if p.grad is not None)]

@@ -25,7 +25,7 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
     {"tuning"},
     {"nearest_words", "prompt_start"},
     {"classifier", "demonstrations", "mlm"},
-    {"new_task", "parts", "prototypes", "training", "pretrained"},
+    {"contrast", "new_task", "parts", "prototypes", "training", "pretrained"},
     {"inference", "labelled", "optimisation", "run", "soft_prompt", "whole_tables"},
     {"encoding", "schedule", "sources"},
     {
@@ -53,6 +53,7 @@ LEARNING = {
     "search",
     "pvp",
     "classifier",
+    "contrast",
     "embedding",
     "demonstrations",
     "training",
