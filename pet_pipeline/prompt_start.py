@@ -24,10 +24,9 @@ from pet_pipeline.soft_prompt import PrefixEncoder, PromptEncoder, SoftPrompt, l
 def new_prompt(
     lm: MaskedLM, name: str, prompt: Prompt, encoder: PatternEncoder, seed: int
 ) -> SoftPrompt:
-    """The prompt of a method at its start."""
+    """The prompt of a method at its start; raises `UserError` if a model cannot have it."""
     kinds = vectors_of(name, prompt)
-    if "layers" in kinds:
-        check_layers(lm)
+    check_architecture(lm, kinds)
     if prompt.source:
         made = _transferred(prompt.source, lm, encoder, kinds)
     else:
@@ -62,8 +61,19 @@ def _started(lm: MaskedLM, kinds: set[str], ids: list[int]) -> SoftPrompt:
     return SoftPrompt(vectors, nothing, added=True)
 
 
+def check_architecture(lm: MaskedLM, kinds: set[str]) -> None:
+    """Raise `UserError` if an architecture has no room for a prompt's vectors, by `vectors_of`."""
+    if lm.model.config.is_encoder_decoder:
+        raise UserError(
+            f"finetune.method: soft prompts are not possible with a {lm.model.config.model_type}, "
+            "whose decoder reads the input a second time; full, bitfit and lora are"
+        )
+    if "layers" in kinds:
+        _check_layers(lm)
+
+
 @torch.no_grad()
-def check_layers(lm: MaskedLM) -> None:
+def _check_layers(lm: MaskedLM) -> None:
     """Raise `UserError` if vectors cannot be put in front of every layer of an architecture."""
     row = Encoded.of((*lm.layout.prefix, lm.layout.mask, *lm.layout.suffix), Role.SPECIAL)
     lm.model.to(lm.device).eval()

@@ -219,10 +219,12 @@ class Pvp:
             prompt = self.trained.prompt if self.trained else None
             if prompt:
                 prompt.detach(self.lm.model)
-            self.lm.model.to("cpu").save_pretrained(folder)
+            try:
+                self.lm.model.to("cpu").save_pretrained(folder)
+            finally:
+                if prompt:
+                    prompt.attach(self.lm.model)
             self.lm.tokenizer.save_pretrained(folder)
-            if prompt:
-                prompt.attach(self.lm.model)
         self.save_prototypes(folder)
 
     def save_prototypes(self, folder: Path) -> None:

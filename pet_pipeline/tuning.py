@@ -18,7 +18,7 @@ from pet_pipeline.errors import UserError
 from pet_pipeline.mlm import MaskedLM
 from pet_pipeline.optimisation import PART, Method, Optimisation, Prompt
 from pet_pipeline.parts import read_part
-from pet_pipeline.prompt_start import check_layers, check_prompt, new_prompt, vectors_of
+from pet_pipeline.prompt_start import check_architecture, check_prompt, new_prompt, vectors_of
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.soft_prompt import SoftPrompt
 from pet_pipeline.soft_tokens import SoftTokens
@@ -169,8 +169,7 @@ def trainable_count(lm: MaskedLM, method: Method) -> int | None:
     if method.prompt:
         if method.prompt.source:
             read_part(method.prompt.source)
-        if "layers" in vectors_of(method.name, method.prompt):
-            check_layers(lm)
+        check_architecture(lm, vectors_of(method.name, method.prompt))
     if method.prompt or method.name == "full":
         return None
     if method.name in ADAPTERS:

@@ -16,11 +16,13 @@ from peft import IA3Config, LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from safetensors.torch import save_file
-from testing import CPU, HAPPY, SAD, sharpened
+from testing import CPU, HAPPY, SAD, TOKENIZERS, sharpened
 from torch import Tensor
 from torch.nn import functional
+from transformers import BartConfig, BartForConditionalGeneration
 
 from pet_pipeline import prompt_start
+from pet_pipeline.encoding import PatternEncoder
 from pet_pipeline.errors import UserError
 from pet_pipeline.methods import METHODS, SOFT_METHODS
 from pet_pipeline.mlm import MaskedLM
@@ -417,6 +419,18 @@ def test_ia3_scales_keys_values_and_activations_once_per_layer(sharp: Folder, en
 
 def fails(match: str) -> Any:
     return pytest.raises(UserError, match=match)
+
+
+@pytest.mark.parametrize("name", SOFT_METHODS)
+def test_a_prompt_needs_an_encoder_alone(name: str) -> None:
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 300}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = BartConfig(**sizes, **heads, encoder_ffn_dim=64, decoder_ffn_dim=64)
+    lm = MaskedLM(BartForConditionalGeneration(config), TOKENIZERS["bytelevel"](), CPU)
+    with fails("soft prompts are not possible with a bart, .*; full, bitfit and lora are"):
+        trainable_count(lm, a_method(name))
+    with fails("soft prompts are not possible with a bart"):
+        TrainedPart.of(lm, a_method(name), PatternEncoder(a_pattern(), lm.tokenizer, 48))
 
 
 def test_bitfit_without_biases_is_an_error_that_names_layernorm(sharp: Folder) -> None:
