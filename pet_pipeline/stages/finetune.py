@@ -26,7 +26,6 @@ from pet_pipeline.stages.demonstrate import Examples, demonstrate, examples_of, 
 from pet_pipeline.stages.from_settings import (
     base_model,
     precision,
-    tuning,
     tuning_method,
 )
 from pet_pipeline.stages.results import (
@@ -40,6 +39,7 @@ from pet_pipeline.stages.results import (
     need_inputs,
     training_rows,
 )
+from pet_pipeline.stages.selected import is_open, tuning_of
 from pet_pipeline.units import Info, Result, Unit
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def fine_tunes(
     base, computed = base_model(run, settings), precision(run, settings)
     examples = examples_of(run, task, tables, settings)
     tuned = bool((tables.labelled or added) and settings.finetune.updates)
-    how = tuning(settings, base) if tuned else None
+    how = tuning_of(inputs, settings, base) if tuned else None
     method = tuning_method(settings, base)
     seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)
     return {
@@ -157,6 +157,8 @@ class FineTune(Unit):
         if self.tuning is None:
             return ""
         steps = f"{self.tuning.steps} steps"
+        if is_open(self.tuning):
+            steps = "steps by the selection"
         return steps if self.method.name == "full" else f"{self.method.name}, {steps}"
 
     def cost(self) -> float:
