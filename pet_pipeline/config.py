@@ -193,6 +193,17 @@ class Finetune(Optimiser):
     mlm_weight: Fraction = Field(0.0, description="a in (1-a)*CE + a*MLM; PET's is 1e-4")
     mlm_texts: Positive = Field(3, description="pool texts for each labelled one in the MLM loss")
     mlm_masked: Fraction = Field(0.15, description="fraction of their tokens that is masked")
+    contrast_weight: float = Field(
+        0.0, ge=0, description="of the supervised contrastive loss between two views of each row"
+    )
+    contrast_temperature: float = Field(0.1, gt=0, description="of that loss")
+    contrast_view: Literal["dropout", "pattern", "demonstrations"] = Field(
+        "dropout",
+        description="what differs in the second view: dropout; the pattern; the demonstrations",
+    )
+    contrast_pattern: str = Field(
+        "", description="name of the pattern of the second view, which needs no model of its own"
+    )
 
     @property
     def updates(self) -> int:

@@ -28,12 +28,14 @@ class Rows:
     """Rows in a pattern, and what their demonstrations are drawn by.
 
     vectors: (rows, dimensions) embeddings of length 1, or None to draw whatever the rows are;
-    support: each row's number among those that are drawn, or `NO_ROW`: none is drawn for itself
+    support: each row's number among those that are drawn, or `NO_ROW`: none is drawn for itself;
+    second: the rows in a second pattern, where there is one
     """
 
     encoded: Sequence[Encoded]
     vectors: Floats | None = None
     support: Sequence[int] | None = None
+    second: Sequence[Encoded] = ()
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -42,7 +44,8 @@ class Rows:
         """Some of the rows."""
         vectors = None if self.vectors is None else self.vectors[list(numbers)]
         support = None if self.support is None else [self.support[n] for n in numbers]
-        return Rows([self.encoded[n] for n in numbers], vectors, support)
+        second = [self.second[n] for n in numbers] if self.second else ()
+        return Rows([self.encoded[n] for n in numbers], vectors, support, second)
 
 
 class Demonstrations:

@@ -73,6 +73,16 @@ class MaskedLM:
 
         positions: (n, 2) row and token of each; columns: (m,) token ids, or None for all
         """
+        return self.logits_and_states(inputs, positions, columns)[0]
+
+    def logits_and_states(
+        self, inputs: Inputs, positions: Tensor, columns: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (n, m) as `logits` gives them, and the states (n, width) that they are made from.
+
+        The states are what the decoder reads, at the end of the head's transform; the encoder's
+        where an architecture does not allow the shortcut for logits.
+        """
         read = token_logits if self.has_shortcut else own_logits
         return read(self.model, inputs, positions, columns)
 
@@ -91,19 +101,30 @@ class MaskedLM:
         (after 2001.07676, section 3, where words have one token); then the logits serve, which
         differ from it by a constant per row, unless it must be `normalised` over the vocabulary.
         """
+        return self.label_scores_and_states(rows, words, normalised=normalised)[0]
+
+    def label_scores_and_states(
+        self, rows: Sequence[Encoded], words: LabelWords, *, normalised: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (rows, labels) as `label_scores` gives them, and states (rows, width).
+
+        The states are those of `logits_and_states`, the mean over the slot's masks.
+        """
         inputs = self.inputs(rows)
         starts = torch.tensor([row.slot.start for row in rows], device=self.device)
+        positions = _slot_positions(starts, words.n_masks)
         if words.n_masks == 1 and not normalised:
             columns = torch.tensor([word[0] for word in words.words], device=self.device)
-            numbers = torch.arange(len(rows), device=self.device)
-            logits = self.logits(inputs, torch.stack([numbers, starts], 1), columns)
-            return _label_means(logits, words)
-        log_probs = self._slot_log_probs(inputs, starts, words.n_masks)
+            logits, states = self.logits_and_states(inputs, positions, columns)
+            return _label_means(logits, words), states
+        logits, states = self.logits_and_states(inputs, positions)
+        log_probs = logits.log_softmax(-1).view(len(rows), words.n_masks, -1)
         scores = [
             torch.stack([log_probs[:, n, token] for n, token in enumerate(word)]).mean(0)
             for word in words.words
         ]
-        return _label_means(torch.stack(scores, 1), words)
+        by_row = states.view(len(rows), words.n_masks, -1).mean(1)
+        return _label_means(torch.stack(scores, 1), words), by_row
 
     def confident_scores(self, rows: Sequence[Encoded], words: LabelWords) -> Tensor:
         """Scores (rows, labels) of words of several tokens, the most confident mask filled first.
@@ -143,10 +164,7 @@ class MaskedLM:
 
     def _slot_log_probs(self, inputs: Inputs, starts: Tensor, n_masks: int) -> Tensor:
         """Log-probabilities (rows, masks, vocabulary) of a slot's masks; starts: (rows,)."""
-        offsets = torch.arange(n_masks, device=starts.device)
-        tokens = (starts[:, None] + offsets).flatten()
-        rows = torch.arange(len(starts), device=starts.device).repeat_interleave(n_masks)
-        logits = self.logits(inputs, torch.stack([rows, tokens], 1))
+        logits = self.logits(inputs, _slot_positions(starts, n_masks))
         return logits.log_softmax(-1).view(len(starts), n_masks, -1)
 
     def _fill_words(self, rows: Sequence[Encoded], words: Tensor) -> Tensor:
@@ -233,20 +251,21 @@ def mask_texts(
 
 def token_logits(
     model: Any, inputs: Inputs, positions: Tensor, columns: Tensor | None = None
-) -> Tensor:
-    """Logits (n, m) of a masked LM at some positions only, float32.
+) -> tuple[Tensor, Tensor]:
+    """Logits (n, m) of a masked LM at some positions only, float32, and their states (n, width).
 
     positions: (n, 2) row and token of each; columns: (m,) token ids, or None for all
     """
-    features: list[Tensor] = []
+    states: list[Tensor] = []  # (1, n, width): the encoder's, then those that the decoder reads
 
     def keep_positions(_module: Any, _args: Any, output: Any) -> Any:
         hidden = output.last_hidden_state
         output.last_hidden_state = hidden[positions[:, 0], positions[:, 1]].unsqueeze(0)
+        states.append(output.last_hidden_state)
         return output
 
-    def take_features(hidden: Tensor) -> Tensor:
-        features.append(hidden)
+    def take_states(hidden: Tensor) -> Tensor:
+        states.append(hidden)
         return hidden.new_empty((*hidden.shape[:-2], 0, model.config.vocab_size))
 
     decoder = model.get_output_embeddings()
@@ -254,7 +273,7 @@ def token_logits(
     known = decoder is not None and decoder.weight.shape[0] == model.config.vocab_size
     hooks = [model.base_model.register_forward_hook(keep_positions)]
     if known:  # not by a hook: the decoder would still cast its whole matrix to bfloat16
-        decoder.forward = take_features
+        decoder.forward = take_states
     try:
         output = model(**inputs)
     finally:
@@ -262,23 +281,37 @@ def token_logits(
             hook.remove()
         if known:
             del decoder.forward
+    at_positions = states[-1].squeeze(0)
     if not known:
         logits: Tensor = output.logits.squeeze(0)
-        return (logits if columns is None else logits[:, columns]).float()
+        return (logits if columns is None else logits[:, columns]).float(), at_positions
     weight, bias = decoder.weight, getattr(decoder, "bias", None)
     if columns is not None:
         weight = weight[columns]
         bias = None if bias is None else bias[columns]
     with torch.autocast(weight.device.type, enabled=False):  # bfloat16 would make near ones tie
-        return functional.linear(features[0].squeeze(0).to(weight.dtype), weight, bias)
+        return functional.linear(at_positions.to(weight.dtype), weight, bias), at_positions
 
 
 def own_logits(
     model: Any, inputs: Inputs, positions: Tensor, columns: Tensor | None = None
-) -> Tensor:
-    """Logits (n, m) as `token_logits` gives them, from the model's whole forward pass."""
-    logits: Tensor = model(**inputs).logits[positions[:, 0], positions[:, 1]]
-    return (logits if columns is None else logits[:, columns]).float()
+) -> tuple[Tensor, Tensor]:
+    """Logits (n, m) as `token_logits` gives them, from the model's whole forward pass.
+
+    The states (n, width) beside them are the encoder's.
+    """
+    hidden: list[Tensor] = []
+
+    def keep(_module: Any, _args: Any, output: Any) -> None:
+        hidden.append(output.last_hidden_state)
+
+    hook = model.base_model.register_forward_hook(keep)
+    try:
+        logits: Tensor = model(**inputs).logits[positions[:, 0], positions[:, 1]]
+    finally:
+        hook.remove()
+    states = hidden[-1][positions[:, 0], positions[:, 1]]
+    return (logits if columns is None else logits[:, columns]).float(), states
 
 
 @torch.inference_mode()
@@ -288,13 +321,20 @@ def _shortcut_agrees(model: Any, inputs: Inputs) -> bool:
     ids = inputs["input_ids"]
     last = ids.shape[1] - 1
     positions = torch.tensor([[1, last], [0, 1], [1, 2], [0, 0]], device=ids.device)
-    own = own_logits(model, inputs, positions)
+    own, _ = own_logits(model, inputs, positions)
     try:
-        found = token_logits(model, inputs, positions)
+        found, _ = token_logits(model, inputs, positions)
     except (RuntimeError, AttributeError, TypeError, IndexError, ValueError):
         return False  # MobileBERT's decoder is made of two matrices, for example
     limit = TOLERANCE * max(1.0, float(own.abs().max()))
     return found.shape == own.shape and bool((found - own).abs().max() <= limit)
+
+
+def _slot_positions(starts: Tensor, n_masks: int) -> Tensor:
+    """Row and token (rows * masks, 2) of the masks of slots; starts: (rows,) their first ones."""
+    tokens = starts[:, None] + torch.arange(n_masks, device=starts.device)
+    rows = torch.arange(len(starts), device=starts.device).repeat_interleave(n_masks)
+    return torch.stack([rows, tokens.flatten()], 1)
 
 
 def _label_means(by_word: Tensor, words: LabelWords) -> Tensor:

@@ -43,6 +43,18 @@ class MlmLoss:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A supervised contrastive loss between two views of each row (2205.01308, section 3).
+
+    view: what makes the second one, "dropout", "pattern" or "demonstrations"
+    """
+
+    weight: float
+    temperature: float
+    view: str
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What a soft method trains: vectors at the soft tokens, their start, what else is trained.
 
@@ -84,6 +96,7 @@ class Tuning:
     optimisation: Optimisation
     steps: int
     mlm: MlmLoss | None = None
+    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def all_patterns(task: Task) -> tuple[Pattern, ...]:
 
 
 def choose_patterns(task: Task, names: Sequence[str]) -> Task:
-    """The task with the named patterns alone; without names, with those that are default.
+    """The task with the named patterns; without names, with those that are default.
 
     Raises `UserError` about unknown names, or if no pattern is default and none is named.
     """
@@ -136,7 +136,9 @@ def choose_patterns(task: Task, names: Sequence[str]) -> Task:
             f"patterns: not set, and every pattern of the task {task.name} has default = false; "
             f"choose from {listed(known)}"
         )
-    return replace(task, patterns=named or task.patterns, others=())
+    chosen = named or task.patterns
+    others = tuple(pattern for pattern in all_patterns(task) if pattern not in chosen)
+    return replace(task, patterns=chosen, others=others)
 
 
 def fill(field: Field, row: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -14,13 +15,14 @@ from torch.nn import functional
 from pet_pipeline.batches import balanced_rows, batch_rows, cut_batches
 from pet_pipeline.calibration import CALIBRATIONS, Prior
 from pet_pipeline.compute import Compute
+from pet_pipeline.contrast import contrastive_losses
 from pet_pipeline.demonstrations import Demonstrations, Rows
 from pet_pipeline.encoded import Encoded, Role
-from pet_pipeline.encoding import PatternEncoder
+from pet_pipeline.encoding import LabelWords, PatternEncoder
 from pet_pipeline.errors import UserError
 from pet_pipeline.mlm import MaskedLM, mask_texts
 from pet_pipeline.models import Pretrained
-from pet_pipeline.optimisation import Method, MlmLoss, Tuning, Updates
+from pet_pipeline.optimisation import Contrast, Method, MlmLoss, Tuning, Updates
 from pet_pipeline.patterns import Pattern
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.soft_tokens import SoftTokens
@@ -36,7 +38,8 @@ class Pvp:
 
     demonstrations: labelled rows that are inserted into every input; prior: what is subtracted
     from scores; decoding: "confident" or "parallel", for label words of several tokens; trained:
-    what a method other than "full" trains, or has trained
+    what a method other than "full" trains, or has trained; view: of a second pattern, in which
+    rows are read for contrast
     """
 
     def __init__(
@@ -48,8 +51,9 @@ class Pvp:
         prior: Prior | None = None,
         decoding: str = "confident",
         trained: TrainedPart | None = None,
+        view: PatternEncoder | None = None,
     ):
-        self.lm, self.encoder, self.trained = lm, encoder, trained
+        self.lm, self.encoder, self.trained, self.view = lm, encoder, trained, view
         self.demonstrations, self.prior, self.decoding = demonstrations, prior, decoding
 
     @classmethod
@@ -61,18 +65,20 @@ class Pvp:
         max_tokens: int = 128,
         decoding: str = "confident",
         method: Method | None = None,
+        view: Pattern | None = None,
         seed: int = 0,
         compute: Compute | None = None,
     ) -> Self:
         """A model with a pattern, to be tuned by a method: everything unless another is given.
 
-        seed: of what the method starts at
+        view: a second pattern, for contrast; seed: of what the method starts at
         Raises `UserError` if it is not a masked LM, or not one that the method can tune.
         """
         lm, method = MaskedLM.load(base, compute), method or Method()
         encoder = PatternEncoder(pattern, lm.tokenizer, max_tokens, method.soft_tokens)
         trained = TrainedPart.of(lm, method, encoder, seed=seed) if method.name != "full" else None
-        return cls(lm, encoder, decoding=decoding, trained=trained)
+        second = PatternEncoder(view, lm.tokenizer, max_tokens) if view else None
+        return cls(lm, encoder, decoding=decoding, trained=trained, view=second)
 
     @classmethod
     def of(
@@ -109,7 +115,10 @@ class Pvp:
 
     def rows(self, rows: AnyRows) -> Rows:
         """Rows in the pattern."""
-        return rows if isinstance(rows, Rows) else Rows(self.encoder.encode(rows))
+        if isinstance(rows, Rows):
+            return rows
+        second = self.view.encode(rows) if self.view else ()
+        return Rows(self.encoder.encode(rows), second=second)
 
     def scores(self, rows: AnyRows, *, seed: int = 0, what: str = "") -> Floats:
         """Label scores (rows, labels), float32; the mean over draws if there are demonstrations.
@@ -142,6 +151,8 @@ class Pvp:
     ) -> float:
         """Tune the model in place by `(1-a)*CE + a*MLM` (2001.07676, section 3.1).
 
+        With contrast, CE is the mean over two views of each row, and the weighted contrast
+        between all of these is added to it (2205.01308, equation 4).
         gold: (rows,) label numbers; texts: unlabelled rows in the pattern, for the MLM loss
         Returns the mean loss of the last tenth of the steps.
         """
@@ -215,14 +226,42 @@ class Pvp:
     def _label_losses(
         self, rows: Rows, gold: Sequence[int], tuning: Tuning, seed: int, step: int
     ) -> Iterator[Tensor]:
-        """Parts of the mean cross-entropy of a step's rows."""
+        """Parts of the mean cross-entropy of a step's rows, and of their contrast."""
         size, budget = tuning.optimisation.batch_size, tuning.optimisation.batch_tokens
         batch = batch_rows(len(rows), size, seed=seed, step=step)
-        inputs = self._inputs(rows.take(batch), seed, step)
-        for part in cut_batches([len(row) for row in inputs], budget):
-            scores = self.lm.label_scores([inputs[n] for n in part], self.encoder.words)
-            targets = torch.tensor([gold[batch[n]] for n in part], device=self.lm.device)
-            yield functional.cross_entropy(scores, targets, reduction="sum") / len(batch)
+        labels = [gold[n] for n in batch]
+        views = self._views(rows.take(batch), tuning.contrast, seed, step)
+        count = sum(len(view.inputs) for view in views)
+        parts = [part for view in views for part in view.cut(labels, budget, self.lm.device)]
+
+        def forward(part: _Part) -> tuple[Tensor, Tensor]:
+            scores, states = self.lm.label_scores_and_states(part.inputs, part.words)
+            return functional.cross_entropy(scores, part.gold, reduction="sum") / count, states
+
+        if tuning.contrast is None:
+            yield from (forward(part)[0] for part in parts)
+            return
+        yield from contrastive_losses(
+            parts,
+            forward,
+            [part.gold for part in parts],
+            tuning.contrast,
+            at_once=sum(part.tokens for part in parts) <= budget,
+            seed=seed_from("step", seed, step),
+        )
+
+    def _views(self, rows: Rows, contrast: Contrast | None, seed: int, step: int) -> list[_View]:
+        """What a step reads its rows as: once, or in two views for contrast."""
+        inputs, words = self._inputs(rows, seed, step), self.encoder.words
+        if contrast is None:
+            return [_View(inputs, words)]
+        if contrast.view == "pattern":
+            assert self.view
+            second = [row.without(Role.DEMONSTRATION) for row in rows.second]
+            return [_View(inputs, words), _View(second, self.view.words)]
+        if contrast.view == "demonstrations":
+            return [_View(inputs + self._inputs(rows, seed_from("view", seed), step), words)]
+        return [_View(inputs * 2, words)]  # each copy has dropout of its own
 
     def _mlm_losses(
         self, texts: Sequence[Encoded], mlm: MlmLoss, tuning: Tuning, seed: int, step: int
@@ -237,3 +276,31 @@ class Pvp:
         lengths = [len(text.row) for text in masked]
         for part in cut_batches(lengths, tuning.optimisation.batch_tokens):
             yield mlm.weight * self.lm.mlm_loss([masked[n] for n in part]) / count
+
+
+@dataclass(frozen=True)
+class _View:
+    """Inputs of a step with the label words of their pattern; each row once, or twice in turn."""
+
+    inputs: list[Encoded]
+    words: LabelWords
+
+    def cut(self, labels: Sequence[int], budget: int, device: torch.device) -> Iterator[_Part]:
+        """The inputs in parts within a token budget, with their gold labels; labels: of the rows"""
+        for part in cut_batches([len(row) for row in self.inputs], budget):
+            gold = torch.tensor([labels[n % len(labels)] for n in part], device=device)
+            yield _Part([self.inputs[n] for n in part], self.words, gold)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Inputs that are computed at once."""
+
+    inputs: list[Encoded]
+    words: LabelWords
+    gold: Tensor  # (inputs,)
+
+    @property
+    def tokens(self) -> int:
+        """With padding."""
+        return len(self.inputs) * max(len(row) for row in self.inputs)

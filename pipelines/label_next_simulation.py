@@ -2,25 +2,23 @@
 
     python pipelines/label_next_simulation.py DATASETS --output runs/label-next
 
-DATASETS has a folder for each set with kshot.parquet (columns split, seed, text_a, text_b, label),
-unlabeled.parquet (with the column gold, which stands for the person) and test.parquet. Each set
-and seed starts with a few rows per label; in each round either arm gets as many rows of the pool,
-and everything is tuned again. Measured is the ensemble, without a classifier. Run the same command
-again to resume after a stop.
+DATASETS is as few_shot.py reads it; in unlabeled.parquet the column gold stands for the person.
+Each set and seed starts with a few rows per label; in each round either arm gets as many rows of
+the pool, and everything is tuned again. Measured is the ensemble, without a classifier. Run the
+same command again to resume after a stop.
 """
 
 import json
 import shutil
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
+from few_shot import pattern_names, sample_of
 from rich.console import Console
 from rich.table import Table
 
@@ -51,7 +49,6 @@ from pet_pipeline.stages.choose_rows import choose_rows
 from pet_pipeline.stages.merge_labels import merge_labels
 from pet_pipeline.tables import shard_files
 
-TASKS = {"ag_news": "agnews_text", "yelp5": "yelp_full"}  # elsewhere named like the set
 # Cheaper: the temperature, at which disagreement is measured, then goes by agreement alone.
 CHEAP = ["ensemble.temperature_folds=0"]
 
@@ -78,12 +75,18 @@ def main(
             results = []
             for seed in map(int, seeds.split(",")):
                 root = output / f"{name}-{seed}"
-                data = sample(datasets / name, root, seed, start, test_rows)
-                values = {
-                    "task": task_of(name),
-                    "patterns": first_patterns(name, patterns),
+                sample = sample_of(
+                    datasets / name,
+                    seed,
+                    output,
+                    per_label=start,
+                    test_rows=test_rows,
+                    pool_rows=pool_rows,
+                )
+                values = sample | {
+                    "patterns": pattern_names(sample["task"], str(patterns)),
                     "output": str(root / "start"),
-                    "data": data | {"pool_rows": pool_rows, "seed": seed},
+                    "data": sample["data"] | {"seed": seed},
                     "distill": {"enabled": False},
                     "baseline": {"enabled": False},
                 }
@@ -97,49 +100,13 @@ def main(
         raise typer.Exit(2) from None
 
 
-def sample(
-    folder: Path, root: Path, seed: int, start: int, test_rows: int
-) -> dict[str, str | dict[str, str]]:
-    """The tables of one set and seed: the first rows of each label, and a part of the test rows."""
-    table = pq.read_table(folder / "kshot.parquet")
-    drawn = pc.and_(pc.equal(table["seed"], seed), pc.equal(table["split"], "train"))
-    table = table.filter(drawn)
-    counts: dict[str, int] = defaultdict(int)
-    first = []
-    for n, label in enumerate(table["label"].to_pylist()):
-        counts[label] += 1
-        if counts[label] <= start:
-            first.append(n)
-    labelled = table.take(pa.array(first, pa.int64())).drop_columns(["split", "seed"])
-    test = pq.read_table(folder / "test.parquet")
-    if test_rows < test.num_rows:
-        numbers = np.random.default_rng(0).permutation(test.num_rows)[:test_rows]
-        test = test.take(pa.array(np.sort(numbers)))
-    columns = load_task(task_of(folder.name)).columns
-    return {
-        "labelled": save_table(labelled, root, "labelled"),
-        "pool": str(folder / "unlabeled.parquet"),
-        "test": save_table(test, root, "test"),
-        "columns": dict(zip(columns, ("text_a", "text_b"), strict=False)),
-    }
-
-
-def task_of(name: str) -> str:
-    """The folder of a set's task."""
-    return f"patterns/{TASKS.get(name, name)}"
-
-
-def first_patterns(name: str, count: int) -> list[str]:
-    """The names of the first patterns of a set's task."""
-    return [pattern.name for pattern in load_task(task_of(name)).patterns[:count]]
-
-
 def refuse_other_settings(root: Path, settings: Settings, rows: int) -> None:
     """Refuse to resume with rounds that were made with other settings."""
     text = f"# {rows} rows per round\n{write_settings(settings)}"
     file = root / "settings.toml"
     if file.exists() and file.read_text("utf-8") != text:
         raise UserError(f"{root}: its rounds have other settings, {file}; name another --output")
+    root.mkdir(parents=True, exist_ok=True)
     write_text(file, text)
 
 

@@ -2,12 +2,11 @@
 
     python pipelines/null_prompts.py DATASETS --output runs/null-prompts
 
-DATASETS has a folder for each set with kshot.parquet (columns split, seed, text_a, text_b,
-label), unlabeled.parquet and test.parquet. As in the paper, the learning rate is chosen on folds
-of the labelled rows (`finetune.select`): with each rate PVPs score the rows that they were not
-tuned on, and the rate with the lowest mean log-loss is the one with which the PVPs are tuned on all
-labelled rows and measured on the test rows. Full fine-tuning has the default rate, unless
---full-rates has several.
+DATASETS is as few_shot.py reads it. As in the paper, the learning rate is chosen on folds of the
+labelled rows (`finetune.select`): with each rate PVPs score the rows that they were not tuned on,
+and the rate with the lowest mean log-loss is the one with which the PVPs are tuned on all labelled
+rows and measured on the test rows. Full fine-tuning has the default rate, unless --full-rates has
+several.
 
 Each set, seed, kind of patterns and method is a run of its own. Run the same command again to
 resume after a stop.
@@ -21,7 +20,7 @@ from statistics import fmean
 from typing import Annotated, Any
 
 import typer
-from soft_prompts import (
+from few_shot import (
     check_samples,
     pattern_names,
     percent,
@@ -29,6 +28,7 @@ from soft_prompts import (
     refuse_overrides,
     sample_of,
 )
+from soft_prompts import NOT_DISTILLED, POOL_ROWS
 
 from pet_pipeline import (
     Generation,
@@ -106,7 +106,10 @@ def main(
         for name in sets.split(","):
             results: Results = defaultdict(list)
             for seed in seeds.split(","):
-                sample = sample_of(datasets / name, int(seed), output, test_rows)
+                sample = sample_of(
+                    datasets / name, int(seed), output, test_rows=test_rows, pool_rows=POOL_ROWS
+                )
+                sample |= NOT_DISTILLED
                 for kind, names in kinds(sample["task"], patterns).items():
                     for method, candidates in methods.items():
                         root = output / f"{name}-{seed}" / f"{kind}-{method}"

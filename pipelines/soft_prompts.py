@@ -2,9 +2,8 @@
 
     python pipelines/soft_prompts.py DATASETS --output runs/soft-prompts
 
-DATASETS has a folder for each set with kshot.parquet (columns split, seed, text_a, text_b,
-label), unlabeled.parquet and test.parquet. Each set, seed and method is a run of its own, up to
-the ensemble: nothing is distilled. Run the same command again to resume after a stop.
+DATASETS is as few_shot.py reads it. Each set, seed and method is a run of its own, up to the
+ensemble: nothing is distilled. Run the same command again to resume after a stop.
 
 The columns of the table:
 
@@ -23,20 +22,21 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import typer
-from rich.console import Console
-from rich.table import Table
+from few_shot import (
+    check_samples,
+    pattern_names,
+    percent,
+    print_table,
+    refuse_overrides,
+    sample_of,
+)
 
 from pet_pipeline import (
     Generation,
@@ -49,24 +49,24 @@ from pet_pipeline import (
     evaluate,
     find_task,
     finetune,
-    load_task,
     prepare,
     read_metrics,
     read_settings,
-    save_table,
 )
 from pet_pipeline.compute import Compute
 from pet_pipeline.methods import METHODS
-from pet_pipeline.metrics import mean_and_sd
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.stages.demonstrate import demonstrate
 from pet_pipeline.stages.finetune import FineTune, fine_tunes
 from pet_pipeline.stages.results import MODEL, Model
 from pet_pipeline.units import Info, Unit, read_record
 
-TASKS = {"ag_news": "agnews_text", "yelp5": "yelp_full"}  # elsewhere named like the set
 POOL_ROWS = 64  # nothing is distilled; the stages need a few rows
-WIDTH = 100  # of a table at least: a figure that wraps can be read, one that is cut cannot
+NOT_DISTILLED = {
+    "ensemble": {"temperature_folds": 0},
+    "distill": {"enabled": False},
+    "baseline": {"enabled": False},
+}
 MEASURED_UPDATES = 20  # memory and time of an update do not change after the first ones
 OPTIONS = {"finetune.method": "--methods", "patterns": "--patterns", "output": "--output"}
 HEADER = (
@@ -124,7 +124,10 @@ def main(
             results: dict[str, list[Measured]] = defaultdict(list)
             costs: dict[str, Cost] = {}
             for seed in seeds.split(","):
-                sample = sample_of(datasets / name, int(seed), output, test_rows)
+                sample = sample_of(
+                    datasets / name, int(seed), output, test_rows=test_rows, pool_rows=POOL_ROWS
+                )
+                sample |= NOT_DISTILLED
                 sample["patterns"] = pattern_names(sample["task"], patterns)
                 for method in methods.split(","):
                     fixed = {
@@ -140,66 +143,6 @@ def main(
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
-
-
-def check_samples(datasets: Path, sets: str, seeds: str) -> None:
-    """Refuse what is not there before anything is run."""
-    for name in sets.split(","):
-        for file in ("kshot", "unlabeled", "test"):
-            if not (datasets / name / f"{file}.parquet").exists():
-                where = datasets / name / f"{file}.parquet"
-                raise typer.BadParameter(f"{where}: no such file; a set is a folder of {datasets}")
-        samples = datasets / name / "kshot.parquet"
-        columns = pq.read_schema(samples).names
-        if missing := {"split", "seed", "text_a", "label"} - {*columns}:
-            raise typer.BadParameter(f"{samples}: no column {', '.join(sorted(missing))}")
-        table = pq.read_table(samples, columns=["split", "seed"])
-        drawn = table.filter(pc.equal(table["split"], "train"))
-        known = {str(seed) for seed in drawn["seed"].to_pylist()}
-        for seed in seeds.split(","):
-            if seed not in known:
-                raise typer.BadParameter(f"{samples}: no rows of seed {seed!r}; {sorted(known)}")
-
-
-def refuse_overrides(override: Iterable[str] | None, options: dict[str, str]) -> None:
-    """Raise `UserError` about settings that the program itself decides; options: by setting."""
-    for text in override or ():
-        name = text.partition("=")[0].strip()
-        if name in options:
-            raise UserError(f"--set {name}: this program sets it; use {options[name]}")
-
-
-def sample_of(folder: Path, seed: int, output: Path, test_rows: int) -> dict[str, Any]:
-    """The settings that all methods share on one sample of a set: its task and its tables."""
-    name, samples = folder.name, pq.read_table(folder / "kshot.parquet")
-    task = f"patterns/{TASKS.get(name, name)}"
-    drawn = pc.and_(pc.equal(samples["seed"], seed), pc.equal(samples["split"], "train"))
-    labelled = samples.filter(drawn).drop_columns(["split", "seed"])
-    test = pq.read_table(folder / "test.parquet")
-    if 0 < test_rows < test.num_rows:
-        numbers = np.random.default_rng(0).permutation(test.num_rows)[:test_rows]
-        test = test.take(pa.array(np.sort(numbers)))
-    return {
-        "task": task,
-        "data": {
-            "labelled": save_table(labelled, output / "samples", f"{name}-{seed}"),
-            "pool": str(folder / "unlabeled.parquet"),
-            "test": save_table(test, output / "samples", f"{name}-test-{test.num_rows}"),
-            "columns": dict(zip(load_task(task).columns, ("text_a", "text_b"), strict=False)),
-            "pool_rows": POOL_ROWS,
-        },
-        "ensemble": {"temperature_folds": 0},
-        "distill": {"enabled": False},
-        "baseline": {"enabled": False},
-    }
-
-
-def pattern_names(task: str, patterns: str) -> list[str]:
-    """The names that the option means: those it lists, or the first default ones of a task."""
-    if not patterns.isdecimal():
-        return patterns.split(",")
-    names = [pattern.name for pattern in load_task(task).patterns]
-    return names[: int(patterns)] if int(patterns) else names
 
 
 def run_method(settings: Settings) -> Measured:
@@ -315,39 +258,6 @@ def lines(results: dict[str, list[Measured]], costs: dict[str, Cost]) -> list[tu
         )
         for method, measured in results.items()
     ]
-
-
-def percent(accuracies: Sequence[float]) -> str:
-    """Mean and sample standard deviation, in percent.
-
-    >>> percent([0.5, 0.75, 1.0])
-    '75.0 ± 25.0'
-    """
-    return "{:.1f} ± {:.1f}".format(*mean_and_sd([100 * value for value in accuracies]))
-
-
-def print_table(
-    title: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    names: int = 1,
-    markdown: bool = False,
-) -> None:
-    """Print a table whose first columns are names, and the others figures."""
-    if markdown:
-        cells = [[" ".join(cell.split()) for cell in row] for row in (header, *rows)]
-        rule = ["---" if n < names else "---:" for n in range(len(header))]
-        text = "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:]))
-        typer.echo(f"{title}:\n\n{text}\n")
-        return
-    table = Table(title=title, title_justify="left", box=None)
-    for n, column in enumerate(header):
-        side = "left" if n < names else "right"
-        table.add_column(column, justify=side, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*row)
-    Console(width=max(WIDTH, Console().width)).print(table)
 
 
 if __name__ == "__main__":

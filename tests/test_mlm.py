@@ -70,19 +70,32 @@ def test_logits_are_those_of_the_whole_model(name: str) -> None:
     model, (inputs, positions) = tiny(name), batch()
     with torch.no_grad():
         whole = model(**inputs).logits[positions[:, 0], positions[:, 1]]
-        every = token_logits(model, inputs, positions)
+        every, _ = token_logits(model, inputs, positions)
         columns = torch.tensor([7, 3, 88])
-        some = token_logits(model, inputs, positions, columns)
+        some, _ = token_logits(model, inputs, positions, columns)
     assert whole.std() > 0.01
     torch.testing.assert_close(every, whole, atol=1e-5, rtol=0)
     torch.testing.assert_close(some, whole[:, columns], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n != "deberta-v2-new-head"])
+def test_states_are_what_the_decoder_makes_logits_of(name: str) -> None:
+    model, (inputs, positions) = tiny(name), batch()
+    decoder = model.get_output_embeddings()
+    with torch.no_grad():
+        logits, states = token_logits(model, inputs, positions)
+        _, encoded = own_logits(model, inputs, positions)
+        hidden = model.base_model(**inputs).last_hidden_state
+    expected = functional.linear(states, decoder.weight, decoder.bias)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoded, hidden[positions[:, 0], positions[:, 1]])
+
+
 def test_logits_are_not_rounded_to_bfloat16() -> None:
     model, (inputs, positions) = tiny("bert"), batch()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        every = token_logits(model, inputs, positions)
-        some = token_logits(model, inputs, positions, torch.tensor([7, 3, 88]))
+        every, _ = token_logits(model, inputs, positions)
+        some, _ = token_logits(model, inputs, positions, torch.tensor([7, 3, 88]))
     for logits in (every, some):
         assert (logits != logits.bfloat16().float()).float().mean() > 0.9
 
@@ -103,9 +116,8 @@ def test_gradients_are_those_of_the_whole_model(name: str, columns: list[int] | 
     chosen = None if columns is None else torch.tensor(columns)
     target = torch.tensor([0, 2, 1])
     whole = model(**inputs).logits[positions[:, 0], positions[:, 1]]
-    found = gradients(
-        model, functional.cross_entropy(token_logits(model, inputs, positions, chosen), target)
-    )
+    logits, _ = token_logits(model, inputs, positions, chosen)
+    found = gradients(model, functional.cross_entropy(logits, target))
     expected = gradients(
         model, functional.cross_entropy(whole if chosen is None else whole[:, chosen], target)
     )
@@ -203,10 +215,10 @@ def test_a_shortcut_that_disagrees_is_not_taken(monkeypatch: pytest.MonkeyPatch)
     model, tokenizer = random_mlm("bert", vocab_size=206), TOKENIZERS["wordpiece"]()
     for wrong, agrees in ((0.0, True), (0.1, False)):
 
-        def shortcut(*args: Any, wrong: float = wrong) -> Tensor:
-            logits = own_logits(*args)
+        def shortcut(*args: Any, wrong: float = wrong) -> tuple[Tensor, Tensor]:
+            logits, states = own_logits(*args)
             logits[-1, 3] += wrong
-            return logits
+            return logits, states
 
         monkeypatch.setattr(mlm, "token_logits", shortcut)
         assert MaskedLM(model, tokenizer, CPU).has_shortcut is agrees

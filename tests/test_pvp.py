@@ -17,11 +17,12 @@ from torch.nn import functional
 
 from pet_pipeline.calibration import CALIBRATIONS, content_free_rows
 from pet_pipeline.compute import Compute
+from pet_pipeline.contrast import supervised_contrast
 from pet_pipeline.demonstrations import Demonstrations, Rows
 from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.mlm import MaskedLM, MaskedText
 from pet_pipeline.models import ModelFolder
-from pet_pipeline.optimisation import MlmLoss, Optimisation, Tuning
+from pet_pipeline.optimisation import Contrast, MlmLoss, Optimisation, Tuning
 from pet_pipeline.patterns import pattern_of
 from pet_pipeline.pvp import Prior, Pvp
 from pet_pipeline.seeds import seed_from
@@ -67,11 +68,12 @@ def tune(
     rows: Any = ROWS,
     steps: int = 1,
     mlm: MlmLoss | None = None,
+    contrast: Contrast | None = None,
     checkpoints: Path | None = None,
     **options: Any,
 ) -> float:
     optimisation = Optimisation(**{"learning_rate": 1e-4, "batch_size": 8, **options})
-    tuning = Tuning(optimisation, steps, mlm)
+    tuning = Tuning(optimisation, steps, mlm, contrast)
     return pvp.tune(rows, GOLD[: len(rows)], tuning, seed=1, texts=texts, checkpoints=checkpoints)
 
 
@@ -393,13 +395,13 @@ def test_every_step_draws_demonstrations_anew_and_none_is_of_its_own_row(
     pvp.demonstrations = Demonstrations(pvp.encoder, ROWS, GOLD, max_tokens=120)
     one = Rows(pvp.encoder.encode(ROWS[:1]), support=[0])  # all rows of a step are this one
     read: list[list[str]] = []
-    label_scores = MaskedLM.label_scores
+    label_scores = MaskedLM.label_scores_and_states
 
-    def watched(self: MaskedLM, part: Sequence[Encoded], *args: Any) -> Tensor:
+    def watched(self: MaskedLM, part: Sequence[Encoded], *args: Any) -> Any:
         read.append([self.tokenizer.decode(list(row.ids)) for row in part])
         return label_scores(self, part, *args)
 
-    monkeypatch.setattr(MaskedLM, "label_scores", watched)
+    monkeypatch.setattr(MaskedLM, "label_scores_and_states", watched)
     for _ in range(2):
         tune(pvp, rows=one, steps=2)
     first, second, *again = read
@@ -425,6 +427,93 @@ def test_it_learns(tiny_mlm: Path, words: Any) -> None:
     assert predict() == GOLD
 
 
+# Contrast
+
+NO_CONTRAST = 1e-9  # a weight at which two views are read, and only the cross-entropy counts
+
+
+def cross_entropy(pvp: Pvp) -> float:
+    """Of all rows in the pattern of a PVP."""
+    with torch.no_grad():
+        scores = pvp.lm.label_scores(pvp.encoder.encode(ROWS), pvp.encoder.words)
+    return float(functional.cross_entropy(scores, torch.tensor(GOLD)))
+
+
+@pytest.mark.parametrize("words", [ONE, LONG])
+def test_contrast_is_added_to_the_cross_entropy_of_both_views(tiny_mlm: Path, words: Any) -> None:
+    pvp = certain(tiny_mlm, words)
+    rows = pvp.encoder.encode(ROWS)
+    with torch.no_grad():
+        _, states = pvp.lm.label_scores_and_states(rows, pvp.encoder.words)
+    assert states.shape == (len(ROWS), pvp.lm.model.config.hidden_size)
+    twice = torch.cat([states, states]), torch.tensor(GOLD * 2)
+    expected = cross_entropy(pvp) + 0.5 * float(supervised_contrast(*twice, 0.2))
+    assert tune(pvp, contrast=Contrast(0.5, 0.2, "dropout")) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_contrastive_step_does_not_depend_on_how_it_is_cut(
+    tiny_mlm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pvp = certain(tiny_mlm)
+    found, losses = watch_gradients(monkeypatch, pvp), []
+    for batch_tokens in (6000, 30, 1):
+        pvp.lm.model.zero_grad()
+        losses.append(
+            tune(pvp, contrast=Contrast(1.0, 0.1, "dropout"), batch_tokens=batch_tokens, clip=1e9)
+        )
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-3)
+    whole, *others = found
+    assert max(float(gradient.abs().max()) for gradient in whole) > 0.01
+    for cut in others:
+        torch.testing.assert_close(cut, whole, atol=1e-3, rtol=1e-2)
+
+
+def test_the_second_view_may_be_another_pattern(tiny_mlm: Path) -> None:
+    view = pattern_of("v", "{mask}: {text}", ("sad", "happy"), LONG)
+    own, other = (
+        certain(tiny_mlm),
+        certain(tiny_mlm, LONG, template="{mask}: {text}"),
+    )
+    assert abs(cross_entropy(own) - cross_entropy(other)) > 0.01
+    pvp = certain(tiny_mlm, view=view)
+    loss = tune(pvp, contrast=Contrast(NO_CONTRAST, 0.1, "pattern"))
+    assert loss == pytest.approx((cross_entropy(own) + cross_entropy(other)) / 2, abs=1e-4)
+
+
+def test_the_views_differ_by_their_demonstrations(
+    tiny_mlm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pvp = pvp_of(tiny_mlm)
+    pvp.demonstrations = Demonstrations(pvp.encoder, ROWS, GOLD, max_tokens=120)
+    rows = Rows(pvp.encoder.encode(ROWS), support=range(8))
+    read: list[str] = []
+    scores_and_states = MaskedLM.label_scores_and_states
+
+    def watched(self: MaskedLM, part: Sequence[Encoded], *args: Any) -> Any:
+        read.extend(self.tokenizer.decode(list(row.ids)) for row in part)
+        return scores_and_states(self, part, *args)
+
+    monkeypatch.setattr(MaskedLM, "label_scores_and_states", watched)
+    tune(pvp, rows=rows, contrast=Contrast(1.0, 0.1, "demonstrations"))
+    for text in SAD + HAPPY:
+        both = [row for row in read if row.startswith(f"[CLS] {text} it was")]
+        assert len(both) == 2
+        assert both[0] != both[1]
+
+
+def test_contrast_brings_the_states_of_a_label_together(tiny_mlm: Path) -> None:
+    def distance(weight: float) -> float:
+        pvp = pvp_of(tiny_mlm, compute=CPU)
+        contrast = Contrast(weight, 0.1, "dropout") if weight else None
+        tune(pvp, steps=15, learning_rate=1e-3, contrast=contrast)
+        with torch.no_grad():
+            rows = pvp.encoder.encode(ROWS)
+            _, states = pvp.lm.label_scores_and_states(rows, pvp.encoder.words)
+        return float(supervised_contrast(states, torch.tensor(GOLD), 0.1))
+
+    assert distance(1.0) < distance(0.0) - 0.2
+
+
 class Stopped(Exception):
     pass
 
@@ -437,16 +526,16 @@ def test_an_interrupted_tuning_resumes_to_the_same_weights(
     options: dict[str, Any] = {"steps": 6, "batch_size": 3, "mlm": MlmLoss(0.1)}
     loss = tune(whole, texts, **options)
     calls = []
-    label_scores = MaskedLM.label_scores
+    label_scores = MaskedLM.label_scores_and_states
 
-    def scores(self: MaskedLM, *args: Any) -> Tensor:
+    def scores(self: MaskedLM, *args: Any) -> Any:
         calls.append(1)
         if len(calls) == 5:
             raise Stopped
         return label_scores(self, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(MaskedLM, "label_scores", scores)
+        patched.setattr(MaskedLM, "label_scores_and_states", scores)
         with pytest.raises(Stopped):
             tune(stopped, texts, checkpoints=tmp_path, **options)
     assert (tmp_path / CHECKPOINT).exists()

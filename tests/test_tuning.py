@@ -230,15 +230,15 @@ def test_an_interrupted_tuning_resumes_to_the_same_parameters(
     for pvp in (whole, stopped, resumed):
         pvp.lm.compute = replace(CPU, checkpoint_seconds=0)
     loss = tune(whole, 4)
-    original, calls = MaskedLM.label_scores, iter(range(9))
+    original, calls = MaskedLM.label_scores_and_states, iter(range(9))
 
-    def scores(*args: Any, **options: Any) -> Tensor:
+    def scores(*args: Any, **options: Any) -> Any:
         if next(calls) == 2:
             raise InterruptedError
         return original(*args, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(MaskedLM, "label_scores", scores)
+        patched.setattr(MaskedLM, "label_scores_and_states", scores)
         with pytest.raises(InterruptedError):
             tune(stopped, 4, tmp_path)
     assert (tmp_path / CHECKPOINT).exists()

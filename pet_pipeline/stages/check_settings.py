@@ -9,7 +9,8 @@ from pet_pipeline.calibration import CALIBRATIONS
 from pet_pipeline.combining import WEIGHTINGS
 from pet_pipeline.config import Settings
 from pet_pipeline.errors import listed, nearest
-from pet_pipeline.patterns import Task
+from pet_pipeline.methods import SOFT_METHODS
+from pet_pipeline.patterns import Task, all_patterns
 from pet_pipeline.search.word_search import WORD_SEARCHES
 from pet_pipeline.stages.generators import GENERATORS
 
@@ -41,6 +42,7 @@ def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
             "for none"
         )
     yield from _search_problems(settings)
+    yield from _contrast_problems(task, settings)
     yield from _selection_problems(settings)
     if settings.finetune.max_tokens < FEWEST_TOKENS:
         yield (
@@ -124,6 +126,28 @@ def _weight_problems(settings: Settings) -> Iterator[str]:
             f"ensemble.weights: {chosen.weights!r} would weigh models on the labelled rows that "
             "search.label_words chose their words on; take 'uniform', or 'fitted' with "
             'ensemble.fit_on = "development"'
+        )
+
+
+def _contrast_problems(task: Task, settings: Settings) -> Iterator[str]:
+    chosen = settings.finetune
+    if not chosen.contrast_weight:
+        return
+    if chosen.contrast_view == "demonstrations" and not settings.demonstrations.enabled:
+        yield (
+            "finetune.contrast_view: 'demonstrations' needs demonstrations.enabled = true; "
+            "'dropout' needs nothing"
+        )
+    if chosen.contrast_view != "pattern":
+        return
+    known, name = [pattern.name for pattern in all_patterns(task)], chosen.contrast_pattern
+    if name not in known:
+        hint = nearest(name, known) if name else f"; choose from {listed(known)}"
+        yield f"finetune.contrast_pattern: {name!r} is not a pattern of the task{hint}"
+    if chosen.method in SOFT_METHODS:
+        yield (
+            f"finetune.contrast_view: 'pattern' does not go with the soft prompt of "
+            f"{chosen.method}, which belongs to one pattern; 'dropout' does"
         )
 
 

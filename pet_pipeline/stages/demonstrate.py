@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pet_pipeline.compute import Compute
@@ -90,9 +90,9 @@ def demonstrate(
     """
     from pet_pipeline.embedding import embed_texts
 
-    encoded = pvp.encoder.encode(rows)
+    ready = pvp.rows(rows)
     if examples is None:
-        return Rows(encoded)
+        return ready
     vectors = None
     if examples.fraction < 1:
         vectors = embed_texts(
@@ -100,7 +100,8 @@ def demonstrate(
         )
     pvp.demonstrations = examples.demonstrations(pvp.encoder, vectors, support=support, draws=draws)
     numbers = {row: number for number, row in enumerate(support)}
-    return Rows(encoded, vectors, [numbers.get(n, NO_ROW) for n in range(len(rows))])
+    own_numbers = [numbers.get(n, NO_ROW) for n in range(len(rows))]
+    return replace(ready, vectors=vectors, support=own_numbers)
 
 
 def say_room(pvp: Pvp, rows: Rows, seed: int, what: str) -> float:

@@ -27,6 +27,7 @@ from pet_pipeline.stages.from_settings import (
     base_model,
     precision,
     tuning_method,
+    view_pattern,
 )
 from pet_pipeline.stages.results import (
     ENCODED,
@@ -97,6 +98,7 @@ def fine_tunes(
             tuning=how,
             method=method if tuned or method.prompt else Method(),
             texts=inputs.pool(pattern.name) if how and how.mlm else (),
+            view=view_pattern(task, settings) if tuned else None,
             examples=examples,
             max_tokens=settings.finetune.max_tokens,
             seed=seed,
@@ -119,12 +121,13 @@ class FineTune(Unit):
     tuning: Tuning | None
     method: Method
     texts: tuple[Result, ...]  # the pool in the pattern, for the MLM loss
+    view: Pattern | None  # of the second view, for contrast
     examples: Examples | None
     max_tokens: int
     seed: int
     generation: int
     precision: str
-    version = 4
+    version = 5
     figure = "loss"
 
     def work(self, out: Path, compute: Compute) -> Info:
@@ -167,7 +170,8 @@ class FineTune(Unit):
             return LOADING
         rows = self.tuning.optimisation.batch_size
         texts = rows * self.tuning.mlm.texts if self.tuning.mlm else 0
-        return LOADING + TUNED * self.tuning.steps * (rows + texts)
+        views = 2 if self.tuning.contrast else 1
+        return LOADING + TUNED * self.tuning.steps * (rows * views + texts)
 
     @property
     def n_labelled(self) -> int:
@@ -209,6 +213,7 @@ class FineTune(Unit):
             self.pattern,
             max_tokens=self.max_tokens,
             method=self.method,
+            view=self.view,
             seed=self._start_seed,
             compute=compute,
         )

@@ -18,12 +18,14 @@ from pet_pipeline.models import (
 )
 from pet_pipeline.optimisation import (
     PART,
+    Contrast,
     Method,
     MlmLoss,
     Optimisation,
     Prompt,
     Tuning,
 )
+from pet_pipeline.patterns import Pattern, Task, all_patterns
 from pet_pipeline.run import Run
 from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.sources import Source, find_source
@@ -100,7 +102,7 @@ def tuning(settings: Settings, model: Pretrained) -> Tuning:
     rate = chosen.learning_rate or METHODS[chosen.method].learning_rate or 0.0
     section = chosen.model_copy(update={"learning_rate": rate})
     how = optimisation(settings, section, model)
-    return Tuning(how, chosen.updates, _mlm_loss(chosen))
+    return Tuning(how, chosen.updates, _mlm_loss(chosen), _contrast(chosen))
 
 
 def soft_tokens(settings: Settings) -> SoftTokens | None:
@@ -130,10 +132,24 @@ def tuning_method(settings: Settings, model: Pretrained) -> Method:
     return Method(chosen.method, prompt=prompt)
 
 
+def view_pattern(task: Task, settings: Settings) -> Pattern | None:
+    """The pattern in which rows are read for contrast; None unless the settings want one."""
+    chosen = settings.finetune
+    if not chosen.contrast_weight or chosen.contrast_view != "pattern":
+        return None
+    return next(p for p in all_patterns(task) if p.name == chosen.contrast_pattern)
+
+
 def _mlm_loss(chosen: Finetune) -> MlmLoss | None:
     if not chosen.mlm_weight:
         return None
     return MlmLoss(chosen.mlm_weight, chosen.mlm_texts, chosen.mlm_masked)
+
+
+def _contrast(chosen: Finetune) -> Contrast | None:
+    if not chosen.contrast_weight:
+        return None
+    return Contrast(chosen.contrast_weight, chosen.contrast_temperature, chosen.contrast_view)
 
 
 def _resolve(run: Run) -> str:

@@ -32,6 +32,7 @@ from pet_pipeline.stages.from_settings import (
     pinned_source,
     soft_tokens,
     student_model,
+    view_pattern,
 )
 from pet_pipeline.stages.merge_labels import with_own_labelled
 from pet_pipeline.stages.results import TABLE, Tables
@@ -68,9 +69,11 @@ def prepare(run: Run, task: Task, settings: Settings) -> Tables:
         _say_no_pool(run.root)
     run.do("prepare", {"models": models})
     if pool:
+        view = view_pattern(task, settings)
+        patterns = (*task.patterns, view) if view else task.patterns
         check = CheckPatterns(
             base=base,
-            patterns=task.patterns,
+            patterns=tuple(dict.fromkeys(patterns)),
             soft=soft_tokens(settings),
             pool=pool,
             max_tokens=settings.finetune.max_tokens,

@@ -83,7 +83,7 @@ def test_the_simulation(
         "it_was-1",
         "just-1",
     ]
-    assert len(rows(root / "test.parquet")) == 6
+    assert len(rows(tmp_path / "runs/samples/mood-test-all-6.parquet")) == 6
     logs = [
         root / "start/log.jsonl",
         *(root / arm / "log.jsonl" for arm in ("label-next", "random")),

@@ -53,6 +53,37 @@ def test_unknown_names_are_refused_with_those_that_there_are(
     assert problems(tiny_settings, **sections) == [f"{setting}: {message}"]
 
 
+CONTRAST = {
+    "demonstrations": (
+        {"contrast_view": "demonstrations"},
+        "contrast_view: 'demonstrations' needs demonstrations.enabled = true; "
+        "'dropout' needs nothing",
+    ),
+    "no pattern": (
+        {"contrast_view": "pattern"},
+        "contrast_pattern: '' is not a pattern of the task; choose from 'it_was', 'just', 'mood'",
+    ),
+    "another pattern": (
+        {"contrast_view": "pattern", "contrast_pattern": "modo"},
+        "contrast_pattern: 'modo' is not a pattern of the task; did you mean 'mood'?",
+    ),
+    "soft prompt": (
+        {"contrast_view": "pattern", "contrast_pattern": "mood", "method": "p_tuning"},
+        "contrast_view: 'pattern' does not go with the soft prompt of p_tuning, which belongs to "
+        "one pattern; 'dropout' does",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRAST)
+def test_a_second_view_that_is_not_there_is_refused(tiny_settings: Make, case: str) -> None:
+    chosen, message = CONTRAST[case]
+    assert problems(tiny_settings, finetune={"contrast_weight": 1.0, **chosen}) == [
+        f"finetune.{message}"
+    ]
+    assert problems(tiny_settings, finetune={**chosen, "contrast_weight": 0.0}) == []
+
+
 LABEL_WORDS = {"search": {"label_words": "assignment"}}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from planning import Make, inputs_of, planned, result
-from testing import CPU, todo
+from testing import CPU, run, todo
 
 from pet_pipeline import Run, finetune, load_task
 from pet_pipeline.config import Settings
@@ -137,6 +137,25 @@ def test_seeds_come_from_the_name_not_from_the_order(
     models_of(settings)
     assert weights(settings, "just-1") == weights(finished(), "just-1")
     assert weights(settings, "just-2") != weights(settings, "just-1")
+
+
+def test_a_pattern_that_is_not_chosen_may_be_the_second_view(tiny_settings: Make) -> None:
+    contrast = {"contrast_weight": 1.0, "contrast_view": "pattern", "contrast_pattern": "mood"}
+    chosen: dict[str, Any] = {"patterns": ["it_was", "just"]}
+    names = ["it_was-1", "just-1"]
+    plain = tiny_settings(**chosen)
+    run(plain, until="finetune")
+    before = [weights(plain, name) for name in names]
+    settings = tiny_settings(**chosen, finetune=contrast)
+    run(settings, until="finetune")
+    folder = Path(settings.output) / "gen-0" / "finetune"
+    assert sorted(unit.name for unit in folder.iterdir()) == names
+    assert all(weights(settings, n) != old for n, old in zip(names, before, strict=True))
+    other = tiny_settings(**chosen, finetune={**contrast, "contrast_pattern": "it_was"})
+    assert {name for name in todo(other) if "finetune" in name} == {
+        "gen-0/finetune/it_was-1",
+        "gen-0/finetune/just-1",
+    }
 
 
 def test_the_mlm_loss_is_part_of_the_tuning(
