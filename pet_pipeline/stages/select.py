@@ -182,14 +182,14 @@ def _in_turn(tuned: Sequence[FineTune], chosen: Finetune) -> list[FineTune]:
 def _parts(
     real: Sequence[FineTune], tuning: Tuning, task: Task, inputs: Inputs, settings: Settings
 ) -> dict[str, CrossFit | ScoreDevelopment]:
-    """The units of a candidate, by the pattern and the fold."""
+    """The units of a candidate, by the fold, or by the pattern."""
     folds, development = settings.finetune.select_folds, inputs.tables.development
     units: dict[str, CrossFit | ScoreDevelopment] = {}
     for fold, fine_tune in enumerate(real):
         name, candidate = fine_tune.pattern.name, replace(fine_tune, tuning=tuning)
         if settings.finetune.select == "folds":
             unit = crossfit_unit(task, inputs, settings, candidate, fold, folds)
-            units[f"{name}-fold-{fold}"] = unit
+            units[f"fold-{fold}"] = unit
         elif development:
             units[name] = ScoreDevelopment(
                 real=candidate,

@@ -77,7 +77,7 @@ def test_null_prompts_with_bitfit(
     for kind, names in PATTERNS.items():
         found = {}
         for rate in ("0.001", "0.03"):
-            accuracy, log_loss = held_out(root / f"{kind}-bitfit", rate, names)
+            accuracy, log_loss = held_out(root / f"{kind}-bitfit", rate)
             found[rate] = log_loss
             line = next(cells for cells in lines if cells[:3] == [kind, "bitfit", rate])
             assert line[3:7] == [f"{100 * accuracy:.1f}", "±", "0.0", f"{log_loss:.3f}"]
@@ -157,11 +157,11 @@ PATTERNS = {"null": ["null_end"], "hand-written": ["it_was", "just"]}
 LABELS = ["sad"] * 4 + ["happy"] * 4
 
 
-def held_out(run_folder: Path, rate: str, patterns: list[str]) -> tuple[float, float]:
+def held_out(run_folder: Path, rate: str) -> tuple[float, float]:
     """Accuracy and log-loss of a rate on the rows of both folds, by the patterns in turn."""
     scores = np.zeros((8, 2), np.float32)
     for fold in (0, 1):
-        unit = f"rate-{rate}-steps-2-{patterns[fold % len(patterns)]}-fold-{fold}"
+        unit = f"rate-{rate}-steps-2-fold-{fold}"
         for row in pq.read_table(run_folder / "select" / unit / "scores.parquet").to_pylist():
             scores[row["id"]] = row["scores"]
     gold = [("sad", "happy").index(label) for label in LABELS]

@@ -64,7 +64,7 @@ def on_development(tiny_tables: dict[str, str], **finetune: Any) -> dict[str, An
 
 def test_a_plan_has_the_folds_of_each_candidate_and_the_selection(tiny_settings: Make) -> None:
     assert names(tiny_settings(**FOLDS)) == [
-        *(f"select/{name}-{p}" for name in NAMES for p in ("it_was-fold-0", "just-fold-1")),
+        *(f"select/{name}-{p}" for name in NAMES for p in ("fold-0", "fold-1")),
         "select/selected",
     ]
     three = {"finetune": {"select": "folds"}}
@@ -113,8 +113,8 @@ def test_the_candidate_with_the_lowest_log_loss_is_taken(selected: Settings) -> 
     losses, accuracies = [], []
     for name in NAMES:
         scores = np.zeros((8, 2), np.float32)
-        for fold, pattern in enumerate(PATTERNS[:2]):
-            unit = result(selected, f"select/{name}-{pattern}-fold-{fold}")
+        for fold in range(2):
+            unit = result(selected, f"select/{name}-fold-{fold}")
             ids, part = read_scores(unit.dir / "scores.parquet")
             scores[ids.to_numpy()] = part
         losses.append(corrected_losses(scores, GOLD, 2))
@@ -184,8 +184,9 @@ def test_costs_are_by_the_steps_of_a_candidate(
     tiny_settings: Make, tiny_tables: dict[str, str]
 ) -> None:
     units = planned(tiny_settings(**FOLDS))
-    own, long = (units[f"select/{name}-just-fold-1"].unit for name in NAMES[:2])
+    own, long = (units[f"select/{name}-fold-1"].unit for name in NAMES[:2])
     assert isinstance(own, CrossFit)
+    assert own.real.pattern.name == "just"
     plain = planned(tiny_settings())["gen-0/finetune/just-1"].unit
     assert own.cost() == plain.cost() < long.cost()
     assert units["select/selected"].unit.cost() < own.cost()
@@ -205,8 +206,8 @@ def test_folds_are_done_once_and_a_changed_grid_adds_to_them(tiny_settings: Make
     grown = tiny_settings(**{**FOLDS, "finetune": wider})
     undone = todo(grown)
     assert undone[:3] == [
-        "select/rate-0.003-steps-12-it_was-fold-0",
-        "select/rate-0.003-steps-12-just-fold-1",
+        "select/rate-0.003-steps-12-fold-0",
+        "select/rate-0.003-steps-12-fold-1",
         "select/selected",
     ]
     assert {f"gen-0/finetune/{pattern}-1" for pattern in PATTERNS} <= set(undone)
@@ -306,12 +307,15 @@ def test_patterns_that_were_found_on_the_rows_are_no_measure_there(
     tiny_settings: Make, tiny_tables: dict[str, str]
 ) -> None:
     search = {"templates": True, "keep": 2}
-    found = [n for n in names(tiny_settings(search=search, **FOLDS)) if "found" in n]
-    assert found == []
-    replaced = {**search, "use": "replace"}
-    assert "select/rate-0.0003-steps-3-found-2-fold-1" in names(
-        tiny_settings(search=replaced, **FOLDS)
-    )
+
+    def measured(**more: Any) -> set[str]:
+        units = [
+            p.unit for p in planned(tiny_settings(search={**search, **more}, **FOLDS)).values()
+        ]
+        return {u.real.pattern.name for u in units if isinstance(u, CrossFit)}
+
+    assert measured() == {"it_was", "just"}
+    assert measured(use="replace") == {"found-1", "found-2"}
     sections = on_development(tiny_tables, select_folds=9)
     assert f"select/{NAMES[0]}-found-2" in names(tiny_settings(search=search, **sections))
 
@@ -379,7 +383,7 @@ def test_overconfidence_does_not_decide(
 def test_a_fold_without_rows_does_not_count(finished: Make) -> None:
     sections = {**FOLDS, "finetune": {**FOLDS["finetune"], "select_folds": 6, "steps": 1}}
     settings = finished(until="select", **sections)
-    assert result(settings, "select/rate-0.0003-steps-1-mood-fold-5").info == {"rows": 0}
+    assert result(settings, "select/rate-0.0003-steps-1-fold-5").info == {"rows": 0}
     assert read_selection(result(settings, "select/selected")).rows == 8
 
 
