@@ -205,6 +205,11 @@ class Finetune(Optimiser):
         "", description="name of the pattern of the second view, which needs no model of its own"
     )
 
+    prototypes: bool = Field(
+        False, description="also learn a vector per label, whose scores join the label words'"
+    )
+    prototype_size: Positive = Field(128, description="dimensions of these vectors")
+
     @property
     def updates(self) -> int:
         """The steps, also where they follow the method."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from pet_pipeline.soft_tokens import SoftTokens
 
 PART = "trained.safetensors"  # in a PVP's folder: what was trained, if that is not all
+PROTOTYPES = "prototypes.safetensors"  # beside it: the labels' prototypes, if there are any
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,15 @@ class Tuning:
     steps: int
     mlm: MlmLoss | None = None
     contrast: Contrast | None = None
+
+
+@dataclass(frozen=True)
+class PrototypeSettings:
+    """How the labels' prototypes are learned (2203.09770)."""
+
+    size: int = 128  # dimensions
+    steps: int = 30
+    learning_rate: float = 0.01
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,17 @@ from pet_pipeline.encoding import LabelWords, PatternEncoder
 from pet_pipeline.errors import UserError
 from pet_pipeline.mlm import MaskedLM, mask_texts
 from pet_pipeline.models import Pretrained
-from pet_pipeline.optimisation import Contrast, Method, MlmLoss, Tuning, Updates
+from pet_pipeline.optimisation import (
+    PROTOTYPES,
+    Contrast,
+    Method,
+    MlmLoss,
+    PrototypeSettings,
+    Tuning,
+    Updates,
+)
 from pet_pipeline.patterns import Pattern
+from pet_pipeline.prototypes import Prototypes
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.tables import Floats
@@ -39,7 +48,8 @@ class Pvp:
     demonstrations: labelled rows that are inserted into every input; prior: what is subtracted
     from scores; decoding: "confident" or "parallel", for label words of several tokens; trained:
     what a method other than "full" trains, or has trained; view: of a second pattern, in which
-    rows are read for contrast
+    rows are read for contrast; prototypes: of the labels, whose scores join those of the label
+    words
     """
 
     def __init__(
@@ -52,8 +62,10 @@ class Pvp:
         decoding: str = "confident",
         trained: TrainedPart | None = None,
         view: PatternEncoder | None = None,
+        prototypes: Prototypes | None = None,
     ):
         self.lm, self.encoder, self.trained, self.view = lm, encoder, trained, view
+        self.prototypes = prototypes
         self.demonstrations, self.prior, self.decoding = demonstrations, prior, decoding
 
     @classmethod
@@ -90,11 +102,12 @@ class Pvp:
         decoding: str = "confident",
         soft: SoftTokens | None = None,
         part: Path | None = None,
+        prototypes: Path | None = None,
     ) -> Self:
         """A loaded model with a pattern; several patterns may share one model.
 
         soft: the tokens of a soft prompt; part: the file of what was trained of this model, which
-        is put into a copy that shares all other parameters
+        is put into a copy that shares all other parameters; prototypes: their file
         Raises `UserError` if the part is of another model, or of another number of soft tokens.
         """
         trained = TrainedPart.load(lm.copy(), part) if part else None
@@ -106,7 +119,8 @@ class Pvp:
                 f"pattern {pattern.name!r}: has {len(encoder.soft_starts)} soft tokens, and "
                 f"{part or 'the model'} has {known}"
             )
-        return cls(lm, encoder, decoding=decoding, trained=trained)
+        learned = Prototypes.load(prototypes) if prototypes else None
+        return cls(lm, encoder, decoding=decoding, trained=trained, prototypes=learned)
 
     @property
     def n_labels(self) -> int:
@@ -126,16 +140,23 @@ class Pvp:
         seed: of the draws; what: name of the progress bar
         """
         rows = self.rows(rows)
+        if not len(rows):
+            return np.zeros((0, self.n_labels), np.float32)
         normalised = self.prior is not None and CALIBRATIONS[self.prior.method].normalised
-        scores = self._scores(rows, seed, what, normalised=normalised)
+        scores, states = self._read(rows, seed, what, normalised=normalised)
         if self.prior is not None:
-            scores = np.asarray(scores - np.array(self.prior.log_prior), np.float32)
-        return scores
+            scores = scores - np.array(self.prior.log_prior)
+        if self.prototypes is not None:
+            scores = self.prototypes.combine(scores, states)
+        return np.asarray(scores, np.float32)
 
     def measure_prior(self, rows: AnyRows, method: str, *, seed: int = 0) -> Prior:
-        """What each label scores on rows that say nothing of it; method: a key of CALIBRATIONS."""
+        """What each label scores on rows that say nothing of it; method: a key of CALIBRATIONS.
+
+        It is that of the label words: prototypes are learned from the rows of all labels alike.
+        """
         calibration = CALIBRATIONS[method]
-        scores = self._scores(self.rows(rows), seed, "", normalised=calibration.normalised)
+        scores, _ = self._read(self.rows(rows), seed, "", normalised=calibration.normalised)
         return Prior(method, tuple(calibration.log_prior(scores).tolist()))
 
     def tune(
@@ -179,6 +200,13 @@ class Pvp:
             checkpoints=checkpoints,
         )
 
+    def learn_prototypes(
+        self, rows: AnyRows, gold: Sequence[int], settings: PrototypeSettings, *, seed: int
+    ) -> None:
+        """Learn the labels' prototypes, the model as it is; gold: (rows,) label numbers."""
+        scores, states = self._read(self.rows(rows), seed, "", normalised=False, with_states=True)
+        self.prototypes = Prototypes.learn(states, gold, scores, settings=settings, seed=seed)
+
     def save(self, folder: Path, about: Mapping[str, str] | None = None) -> None:
         """Write what was tuned: model and tokenizer as transformers does, or only a part.
 
@@ -195,27 +223,42 @@ class Pvp:
             self.lm.tokenizer.save_pretrained(folder)
             if prompt:
                 prompt.attach(self.lm.model)
+        self.save_prototypes(folder)
 
-    def _scores(self, rows: Rows, seed: int, what: str, *, normalised: bool) -> Floats:
-        draws = self.demonstrations.draws if self.demonstrations else 1
-        scores = [
-            self._read(self._inputs(rows, seed, draw), what, normalised=normalised)
-            for draw in range(draws)
-        ]
-        return np.asarray(np.mean(scores, axis=0))
+    def save_prototypes(self, folder: Path) -> None:
+        """Write the prototypes, if there are any, and nothing else."""
+        if self.prototypes is not None:
+            folder.mkdir(exist_ok=True)
+            self.prototypes.save(folder / PROTOTYPES)
 
-    def _read(self, rows: Sequence[Encoded], what: str, *, normalised: bool) -> Floats:
-        words = self.encoder.words
+    def _read(
+        self, rows: Rows, seed: int, what: str, *, normalised: bool, with_states: bool = False
+    ) -> tuple[Floats, Floats]:
+        """Scores of the label words (rows, labels), and the slot's states (rows, width).
 
-        def forward(batch: list[int]) -> Tensor:
-            part = [rows[n] for n in batch]
-            if self.decoding == "confident" and words.n_masks > 1:
+        Both are means over draws. The states have no width unless they are asked for, or there are
+        prototypes that need them.
+        """
+        words, confident = self.encoder.words, self.decoding == "confident"
+        with_states = with_states or self.prototypes is not None
+
+        def forward(part: list[Encoded]) -> Tensor:
+            in_turn = confident and words.n_masks > 1
+            if in_turn and not with_states:
                 return self.lm.confident_scores(part, words)
-            return self.lm.label_scores(part, words, normalised=normalised)
+            scores, states = self.lm.label_scores_and_states(part, words, normalised=normalised)
+            if not with_states:
+                return scores
+            scores = self.lm.confident_scores(part, words) if in_turn else scores
+            return torch.cat([scores, states.to(scores.dtype)], 1)
 
-        if not rows:
-            return np.zeros((0, self.n_labels), np.float32)
-        return self.lm.read(rows, forward, what)
+        def read(inputs: list[Encoded]) -> Floats:
+            return self.lm.read(inputs, lambda batch: forward([inputs[n] for n in batch]), what)
+
+        draws = self.demonstrations.draws if self.demonstrations else 1
+        outputs = [read(self._inputs(rows, seed, draw)) for draw in range(draws)]
+        mean = np.asarray(np.mean(outputs, axis=0))
+        return mean[:, : self.n_labels], mean[:, self.n_labels :]
 
     def _inputs(self, rows: Rows, seed: int, draw: int) -> list[Encoded]:
         """What the model reads: with one draw of demonstrations, or without their location."""

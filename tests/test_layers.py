@@ -25,7 +25,7 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
     {"tuning"},
     {"nearest_words", "prompt_start"},
     {"classifier", "demonstrations", "mlm"},
-    {"new_task", "parts", "training", "pretrained"},
+    {"new_task", "parts", "prototypes", "training", "pretrained"},
     {"inference", "labelled", "optimisation", "run", "soft_prompt", "whole_tables"},
     {"encoding", "schedule", "sources"},
     {
@@ -64,6 +64,7 @@ LEARNING = {
     "nearest_words",
     "parts",
     "prompt_start",
+    "prototypes",
     "soft_prompt",
     "soft_tokens",
     "tuning",

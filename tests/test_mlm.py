@@ -495,3 +495,30 @@ def test_it_computes_on_the_cpu_if_nothing_else_is_there(
     assert lm.compute == Compute()
     assert lm.device == torch.device("cpu")
     torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("words", [(("bad",), ("great",)), (("very bad",), ("great",))])
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *UNUSUAL])
+def test_states_are_what_the_decoder_reads_at_the_slot(
+    name: str, words: Any, mlm_of: Callable[[str], Path]
+) -> None:
+    lm = MaskedLM.load(ModelFolder(mlm_of(name)), CPU)
+    pvp = encoder(lm, words)
+    rows = pvp.encode(ROWS)
+    decoder = lm.model.get_output_embeddings()
+    with torch.no_grad():
+        _, found = lm.label_scores_and_states(rows, pvp.words)
+        inputs = lm.inputs(rows)
+        masks = inputs["input_ids"] == lm.tokenizer.mask_token_id
+        # All masks alike: a linear decoder takes the mean of its inputs to that of its outputs
+        shape = (len(rows), pvp.words.n_masks, -1)
+        logits = lm.model(**inputs).logits[masks].view(shape).mean(1)
+        states = lm.model.base_model(**inputs).last_hidden_state[masks].view(shape).mean(1)
+    assert not lm.model.base_model._forward_hooks
+    assert found.dtype == torch.float32
+    if name in ("mobilebert", "deberta-v2-new-head"):  # without a decoder of its own
+        torch.testing.assert_close(found, states, atol=1e-5, rtol=0)
+    else:
+        assert not decoder._forward_pre_hooks
+        bias = logits - functional.linear(found, decoder.weight)
+        torch.testing.assert_close(bias, bias[:1].expand_as(bias), atol=1e-5, rtol=0)

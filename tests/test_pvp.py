@@ -22,8 +22,16 @@ from pet_pipeline.demonstrations import Demonstrations, Rows
 from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.mlm import MaskedLM, MaskedText
 from pet_pipeline.models import ModelFolder
-from pet_pipeline.optimisation import Contrast, MlmLoss, Optimisation, Tuning
+from pet_pipeline.optimisation import (
+    PROTOTYPES,
+    Contrast,
+    MlmLoss,
+    Optimisation,
+    PrototypeSettings,
+    Tuning,
+)
 from pet_pipeline.patterns import pattern_of
+from pet_pipeline.prototypes import spread_of
 from pet_pipeline.pvp import Prior, Pvp
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.training import CHECKPOINT
@@ -556,3 +564,82 @@ def test_a_saved_model_scores_the_same(tiny_mlm: Path, tmp_path: Path) -> None:
     assert np.array_equal(pvp.scores(ROWS), scores)  # it is still of use
     tune(pvp)
     assert not np.array_equal(pvp.scores(ROWS), scores)
+
+
+# Prototypes
+
+
+def states_of(pvp: Pvp, rows: Sequence[Encoded] = ()) -> Any:
+    """What the decoder reads at the slots of rows."""
+    with torch.no_grad():
+        inputs = rows or pvp.encoder.encode(ROWS)
+        return pvp.lm.label_scores_and_states(inputs, pvp.encoder.words)[1].numpy()
+
+
+def with_prototypes(folder: Path, words: Any = ONE, **options: Any) -> Pvp:
+    pvp = certain(folder, words, **options)
+    pvp.learn_prototypes(ROWS, GOLD, PrototypeSettings(size=8), seed=1)
+    return pvp
+
+
+@pytest.mark.parametrize("words", [ONE, LONG])
+@pytest.mark.parametrize("decoding", ["confident", "parallel"])
+def test_prototypes_scores_join_those_of_the_label_words(
+    tiny_mlm: Path, words: Any, decoding: str
+) -> None:
+    pvp, plain = (make(tiny_mlm, words, decoding=decoding) for make in (with_prototypes, certain))
+    assert pvp.prototypes is not None
+    scores, states = plain.scores(ROWS), states_of(plain)
+    assert states.shape == (8, 32)
+    assert pvp.prototypes.word_spread == pytest.approx(spread_of(scores), rel=1e-4)
+    expected = pvp.prototypes.combine(scores, states)
+    np.testing.assert_allclose(pvp.scores(ROWS), expected, atol=1e-3)
+    assert np.abs(expected - scores).max() > 0.01
+    assert pvp.scores([]).shape == (0, 2)
+    pvp.prototypes = None
+    np.testing.assert_allclose(pvp.scores(ROWS), scores, atol=1e-4)
+
+
+def test_learning_prototypes_leaves_the_model_as_it_is(tiny_mlm: Path) -> None:
+    pvp = certain(tiny_mlm)
+    before = {name: value.clone() for name, value in pvp.lm.model.state_dict().items()}
+    pvp.learn_prototypes(ROWS, GOLD, PrototypeSettings(size=8), seed=1)
+    for name, value in pvp.lm.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in pvp.lm.model.parameters())
+
+
+def test_a_prior_is_that_of_the_label_words(tiny_mlm: Path) -> None:
+    pvp, plain = with_prototypes(tiny_mlm), certain(tiny_mlm)
+    assert pvp.prototypes is not None
+    rows = content_free_rows(["text"])
+    prior = pvp.measure_prior(rows, "contextual")
+    assert prior == plain.measure_prior(rows, "contextual")
+    pvp.prior = plain.prior = prior
+    expected = pvp.prototypes.combine(plain.scores(ROWS), states_of(plain))
+    np.testing.assert_allclose(pvp.scores(ROWS), expected, atol=1e-3)
+
+
+def test_prototypes_read_rows_with_demonstrations(tiny_mlm: Path) -> None:
+    pvp, plain = demonstrated(tiny_mlm, draws=3), demonstrated(tiny_mlm, draws=3)
+    pvp.learn_prototypes(ROWS, GOLD, PrototypeSettings(size=8), seed=1)
+    assert pvp.prototypes is not None
+    rows = pvp.rows(ROWS)
+    draws = [states_of(plain, plain._inputs(rows, 5, draw)) for draw in range(3)]
+    assert np.abs(draws[0] - draws[1]).max() > 1e-3
+    expected = pvp.prototypes.combine(plain.scores(ROWS, seed=5), np.mean(draws, axis=0))
+    np.testing.assert_allclose(pvp.scores(ROWS, seed=5), expected, atol=1e-3)
+
+
+def test_saved_prototypes_score_the_same(tiny_mlm: Path, tmp_path: Path) -> None:
+    pvp = with_prototypes(tiny_mlm)
+    scores, file = pvp.scores(ROWS), tmp_path / "model" / PROTOTYPES
+    pvp.save_prototypes(tmp_path / "model")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == [PROTOTYPES]
+    pvp.save(tmp_path / "whole")
+    for folder in (tmp_path / "model", tmp_path / "whole"):
+        again = Pvp.of(pvp.lm, pvp.encoder.pattern, 48, prototypes=folder / PROTOTYPES)
+        assert np.array_equal(again.scores(ROWS), scores)
+    assert file.read_bytes() == (tmp_path / "whole" / PROTOTYPES).read_bytes()
+    certain(tiny_mlm).save(tmp_path / "without")
+    assert not (tmp_path / "without" / PROTOTYPES).exists()

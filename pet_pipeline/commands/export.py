@@ -13,7 +13,7 @@ from pet_pipeline.errors import UserError
 from pet_pipeline.files import replace_file
 from pet_pipeline.keys import content_key
 from pet_pipeline.models import CONFIG, Pretrained, resolve_model
-from pet_pipeline.optimisation import PART
+from pet_pipeline.optimisation import PART, PROTOTYPES
 from pet_pipeline.progress import say
 from pet_pipeline.stages.results import MODEL
 
@@ -31,7 +31,7 @@ def export(
     """Write a tuned PVP as a plain masked language model.
 
     This is possible where all that was trained is a part of the model: by the methods full,
-    bitfit, layernorm, head, lora and ia3, not by soft prompts.
+    bitfit, layernorm, head, lora and ia3, not by soft prompts. Prototypes are left out.
     """
     with user_errors():
         export_pvp(pvp, merge, base)
@@ -44,6 +44,11 @@ def export_pvp(pvp: Path, folder: Path, base: str | None = None) -> None:
         raise UserError(f"--merge: {folder} exists; name a new folder")
     tuned = pvp / MODEL if (pvp / MODEL).is_dir() else pvp
     has_part = (tuned / PART).exists()
+    if not has_part and not (tuned / CONFIG).exists() and (tuned / PROTOTYPES).exists():
+        raise UserError(
+            f"{pvp}: only prototypes were learned, which are not a part of a model; its model is "
+            "the one that the run was started with"
+        )
     if not has_part and not (tuned / CONFIG).exists():
         raise UserError(f"{pvp}: not a tuned PVP; name a folder such as RUN/gen-0/finetune/NAME")
     beside = folder.with_name(f".{folder.name}.partial")
@@ -54,7 +59,9 @@ def export_pvp(pvp: Path, folder: Path, base: str | None = None) -> None:
         lm.model.save_pretrained(beside)
         lm.tokenizer.save_pretrained(beside)
     else:
-        shutil.copytree(tuned, beside)
+        shutil.copytree(tuned, beside, ignore=shutil.ignore_patterns(PROTOTYPES))
+    if (tuned / PROTOTYPES).exists():
+        say(f"{pvp}: its prototypes are left out; the plain model scores label words alone")
     replace_file(beside, folder)
 
 

@@ -71,7 +71,9 @@ def crossfit_in_turn(
     real = [
         unit
         for unit in first_seeds(tuned).values()
-        if unit.tuning and unit.labelled and not isinstance(unit.pattern, FoundPattern)
+        if (unit.tuning or unit.prototypes)
+        and unit.labelled
+        and not isinstance(unit.pattern, FoundPattern)
     ]
     folds = settings.ensemble.temperature_folds
     if not real or not folds:

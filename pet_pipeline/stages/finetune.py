@@ -16,7 +16,7 @@ from pet_pipeline.encoded import Encoded, read_encoded
 from pet_pipeline.keys import content_key
 from pet_pipeline.metrics import METRICS
 from pet_pipeline.models import Pretrained
-from pet_pipeline.optimisation import Method, Tuning
+from pet_pipeline.optimisation import Method, PrototypeSettings, Tuning
 from pet_pipeline.patterns import Pattern, Task
 from pet_pipeline.records import write_records
 from pet_pipeline.run import Run
@@ -26,6 +26,7 @@ from pet_pipeline.stages.demonstrate import Examples, demonstrate, examples_of, 
 from pet_pipeline.stages.from_settings import (
     base_model,
     precision,
+    prototype_settings,
     tuning_method,
     view_pattern,
 )
@@ -85,7 +86,9 @@ def fine_tunes(
     tables, added = need_inputs(inputs, "finetune").tables, added or {}
     base, computed = base_model(run, settings), precision(run, settings)
     examples = examples_of(run, task, tables, settings)
-    tuned = bool((tables.labelled or added) and settings.finetune.updates)
+    has_rows = bool(tables.labelled or added)
+    tuned = has_rows and settings.finetune.updates > 0
+    prototypes = prototype_settings(settings) if has_rows else None
     how = tuning_of(inputs, settings, base) if tuned else None
     method = tuning_method(settings, base)
     seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)
@@ -102,8 +105,9 @@ def fine_tunes(
             examples=examples,
             max_tokens=settings.finetune.max_tokens,
             seed=seed,
-            generation=generation if tuned else 0,
+            generation=generation if tuned or prototypes else 0,
             precision=computed,
+            prototypes=prototypes,
         )
         for pattern in task.patterns
         for seed in seeds
@@ -127,6 +131,7 @@ class FineTune(Unit):
     seed: int
     generation: int
     precision: str
+    prototypes: PrototypeSettings | None
     version = 5
     figure = "loss"
 
@@ -145,14 +150,17 @@ class FineTune(Unit):
         if own:
             scores = pvp.scores(ready.take(own), seed=seed, what=what)
             info |= untuned_accuracy(scores.argmax(1).tolist(), gold[: len(own)], self.pattern)
-        if rows and self.tuning:
-            info["loss"] = self.tune(pvp, ready, gold, seed, what)
+        if rows:
+            loss = self.tune(pvp, ready, gold, seed, what)
+            info |= {"loss": loss} if self.tuning else {}
         if pvp.trained:
             info["trainable"] = sum(p.numel() for p in pvp.trained.parameters.values())
             if pvp.trained.prompt:
                 write_records(out / PROMPT, self._soft_words(pvp))
         if (rows and self.tuning) or pvp.trained:
             pvp.save(out / MODEL, {"base": str(self.base), "base_key": content_key(self.base)})
+        elif pvp.prototypes:
+            pvp.save_prototypes(out / MODEL)
         return info
 
     def size(self) -> str:
@@ -220,10 +228,13 @@ class FineTune(Unit):
 
     def tune(self, pvp: Pvp, rows: Rows, gold: Sequence[int], seed: int, what: str) -> float:
         """Tune a model in place on some of the rows; returns its loss, 0 without a tuning."""
-        if self.tuning is None:
-            return 0.0
-        texts = read_texts(self.texts, self.tuning, self.seed)
-        return pvp.tune(rows, gold, self.tuning, seed=seed, texts=texts, what=what)
+        loss = 0.0
+        if self.tuning:
+            texts = read_texts(self.texts, self.tuning, self.seed)
+            loss = pvp.tune(rows, gold, self.tuning, seed=seed, texts=texts, what=what)
+        if self.prototypes:
+            pvp.learn_prototypes(rows, gold, self.prototypes, seed=seed)
+        return loss
 
 
 def untuned_accuracy(predicted: Sequence[int], gold: Sequence[int], pattern: Pattern) -> Info:

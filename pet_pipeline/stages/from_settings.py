@@ -23,6 +23,7 @@ from pet_pipeline.optimisation import (
     MlmLoss,
     Optimisation,
     Prompt,
+    PrototypeSettings,
     Tuning,
 )
 from pet_pipeline.patterns import Pattern, Task, all_patterns
@@ -138,6 +139,12 @@ def view_pattern(task: Task, settings: Settings) -> Pattern | None:
     if not chosen.contrast_weight or chosen.contrast_view != "pattern":
         return None
     return next(p for p in all_patterns(task) if p.name == chosen.contrast_pattern)
+
+
+def prototype_settings(settings: Settings) -> PrototypeSettings | None:
+    """How the PVPs' prototypes are learned; None if they have none."""
+    chosen = settings.finetune
+    return PrototypeSettings(chosen.prototype_size) if chosen.prototypes else None
 
 
 def _mlm_loss(chosen: Finetune) -> MlmLoss | None:

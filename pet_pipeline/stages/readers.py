@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pet_pipeline.compute import Compute
 from pet_pipeline.config import Settings
 from pet_pipeline.models import Pretrained
-from pet_pipeline.optimisation import PART
+from pet_pipeline.optimisation import PART, PROTOTYPES
 from pet_pipeline.patterns import Pattern
 from pet_pipeline.run import Run
 from pet_pipeline.soft_tokens import SoftTokens
@@ -89,7 +89,15 @@ def _load(
 
     part = model.dir / MODEL / PART
     lm = _load_weights(weights_of(model, base), "" if part.exists() else model.key, compute)
-    return Pvp.of(lm, pattern, max_tokens, soft=soft, part=part if part.exists() else None)
+    prototypes = model.dir / MODEL / PROTOTYPES
+    return Pvp.of(
+        lm,
+        pattern,
+        max_tokens,
+        soft=soft,
+        part=part if part.exists() else None,
+        prototypes=prototypes if prototypes.exists() else None,
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -92,3 +92,21 @@ def test_other_folders_are_not_pvps(tmp_path: Path) -> None:
         f"error: {tmp_path / 'no'}: not a tuned PVP; name a folder such as "
         "RUN/gen-0/finetune/NAME\n"
     )
+
+
+def test_prototypes_are_left_out(tiny_settings: Make, tmp_path: Path) -> None:
+    folder, plain = tuned(tiny_settings(finetune={"prototypes": True})), tmp_path / "plain"
+    said = export(str(folder), "--merge", str(plain))
+    assert said.splitlines()[0] == (
+        f"{folder}: its prototypes are left out; the plain model scores label words alone"
+    )
+    assert (folder / "model" / "prototypes.safetensors").exists()
+    assert not (plain / "prototypes.safetensors").exists()
+    pattern = load_task(tiny_settings().task).patterns[0]
+    assert Pvp.load(ModelFolder(plain), pattern, compute=CPU).scores(ROWS).shape == (2, 2)
+
+
+def test_prototypes_alone_are_not_a_model(tiny_settings: Make, tmp_path: Path) -> None:
+    folder = tuned(tiny_settings(finetune={"prototypes": True, "steps": 0}))
+    said = export(str(folder), "--merge", str(tmp_path / "plain"), code=2)
+    assert "only prototypes were learned, which are not a part of a model" in said
