@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pet_pipeline.stages.prepare import prepare as prepare
     from pet_pipeline.stages.results import Generation as Generation
     from pet_pipeline.stages.search import find_patterns as find_patterns
+    from pet_pipeline.stages.select import select as select
     from pet_pipeline.trained import Trained as Trained
     from pet_pipeline.trained import train as train
 
@@ -55,6 +56,7 @@ _HOMES = {
     "read_metrics": "stages.evaluate",
     "read_settings": "settings",
     "save_table": "in_memory",
+    "select": "stages.select",
     "train": "trained",
     "write_report": "report",
 }

@@ -42,6 +42,7 @@ Steps = Annotated[int | Literal["auto"], PlainValidator(_steps)]
 Seeds = Annotated[tuple[int, ...], *_Several]
 Names = Annotated[tuple[str, ...], *_Several]
 NamesOrNone = Annotated[tuple[str, ...], *_Distinct]
+Factors = Annotated[tuple[Annotated[float, Field(gt=0)], ...], *_Several]
 
 
 class Section(BaseModel):
@@ -163,6 +164,23 @@ class Finetune(Optimiser):
     freeze: bool = Field(True, description="soft prompts: leave the model as it is")
     model_learning_rate: float = Field(
         0.0, ge=0, description="of the model if freeze is false; 0 follows its size"
+    )
+    select: Literal["none", "folds", "development"] = Field(
+        "none",
+        description="learning rate and steps from a grid, by the log-loss on folds of the labelled "
+        "rows or on the development table; never on test",
+    )
+    select_rates: Factors = Field(
+        (1.0, 0.3, 3.0), description="the grid's rates, as multiples of the one used otherwise"
+    )
+    select_steps: Factors = Field(
+        (1.0, 2.0), description="the grid's numbers of updates, as multiples of steps"
+    )
+    select_folds: int = Field(
+        4,
+        ge=2,
+        description="fine-tunes per candidate, with the patterns in turn: one per fold; on the "
+        "development table one per pattern, so many at most",
     )
     seeds: Seeds = Field((1,), description="one model for each pattern and each of these")
     max_tokens: Positive = Field(128, description="longest input; longer texts are truncated")

@@ -7,7 +7,13 @@ from typing import Any
 
 from pet_pipeline.keys import Change
 
-NOUNS = {"base": "model", "t5": "generator", "real": "", "params": ""}  # fields, as people say
+NOUNS = {
+    "base": "model",
+    "t5": "generator",
+    "real": "",
+    "params": "",
+    "selected_by": "selection",
+}  # fields, as people say
 WORDS = {"None": "none", "True": "true", "False": "false"}  # values, as in settings
 
 

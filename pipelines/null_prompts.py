@@ -3,12 +3,13 @@
     python pipelines/null_prompts.py DATASETS --output runs/null-prompts
 
 DATASETS is as few_shot.py reads it. As in the paper, the learning rate is chosen on folds of the
-labelled rows: each rate's PVPs score the rows that they were not tuned on, and the rate
-with the lowest mean log-loss is the one with which the PVPs are tuned on all labelled rows and
-measured on the test rows. Full fine-tuning has the default rate, unless --full-rates has several.
+labelled rows (`finetune.select`): with each rate PVPs score the rows that they were not tuned on,
+and the rate with the lowest mean log-loss is the one with which the PVPs are tuned on all labelled
+rows and measured on the test rows. Full fine-tuning has the default rate, unless --full-rates has
+several.
 
-Each set, seed, kind of patterns, method and rate is a run of its own. Run the same command again
-to resume after a stop.
+Each set, seed, kind of patterns and method is a run of its own. Run the same command again to
+resume after a stop.
 """
 
 from collections import defaultdict
@@ -18,7 +19,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from few_shot import (
     check_samples,
@@ -28,7 +28,6 @@ from few_shot import (
     refuse_overrides,
     sample_of,
 )
-from scipy.special import log_softmax
 from soft_prompts import NOT_DISTILLED, POOL_ROWS
 
 from pet_pipeline import (
@@ -46,13 +45,11 @@ from pet_pipeline import (
     prepare,
     read_metrics,
     read_settings,
+    select,
 )
 from pet_pipeline.patterns import all_patterns
-from pet_pipeline.stages.crossfit import crossfit
-from pet_pipeline.stages.from_settings import base_model, tuning
-from pet_pipeline.stages.results import SCORES, TABLE
-from pet_pipeline.tables import labels_of, read_scores
-from pet_pipeline.units import Result
+from pet_pipeline.stages.from_settings import base_model
+from pet_pipeline.stages.selected import RankedTuning, read_selection, tuning_of
 
 HEADER = ("patterns", "method", "single PVPs", "ensemble", "rate of each seed")
 CANDIDATES = ("patterns", "method", "rate", "accuracy", "log-loss", "chosen")
@@ -60,19 +57,13 @@ NULL = "null_"  # how the names of null prompts begin
 OPTIONS = {
     "finetune.method": "null-prompts has bitfit and full",
     "finetune.learning_rate": "--rates and --full-rates",
-    "ensemble.folds": "--folds",
+    "finetune.select": "--rates and --full-rates",
+    "finetune.select_rates": "--rates and --full-rates",
+    "finetune.select_steps": "finetune.steps",
+    "finetune.select_folds": "--folds",
     "patterns": "--patterns",
     "output": "--output",
 }
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A learning rate, and how PVPs do with it on labelled rows that they were not tuned on."""
-
-    rate: float
-    accuracy: float  # mean over the patterns
-    log_loss: float  # in nats, mean over the patterns
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ class Measured:
     single: float  # accuracy, the mean of the PVPs
     ensemble: float  # accuracy
     rate: float
-    candidates: tuple[Candidate, ...]  # none if there was nothing to choose
+    candidates: list[RankedTuning]  # by their rates; none if there was nothing to choose
 
 
 Results = dict[tuple[str, str], list[Measured]]  # by kind of patterns, and by method
@@ -119,12 +110,16 @@ def main(
                     datasets / name, int(seed), output, test_rows=test_rows, pool_rows=POOL_ROWS
                 )
                 sample |= NOT_DISTILLED
-                sample["ensemble"] = {"temperature_folds": 0, "folds": folds}
                 for kind, names in kinds(sample["task"], patterns).items():
                     for method, candidates in methods.items():
                         root = output / f"{name}-{seed}" / f"{kind}-{method}"
-                        tuned = sample | {"patterns": names, "finetune": {"method": method}}
-                        results[kind, method].append(run_one(tuned, root, candidates, override))
+                        fixed = {
+                            "output": str(root),
+                            "patterns": names,
+                            "finetune": {"method": method, **choice_of(candidates, folds)},
+                        }
+                        settings = read_settings(None, override or [], over=sample | fixed)
+                        results[kind, method].append(run_one(settings))
             print_results(name, results, markdown=markdown)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
@@ -152,72 +147,35 @@ def kinds(task: str, patterns: str) -> dict[str, list[str]]:
     return {"null": null, "hand-written": pattern_names(task, patterns)}
 
 
-def run_one(
-    sample: dict[str, Any], root: Path, rates: list[float], override: list[str] | None
-) -> Measured:
-    """Choose a rate on the folds, tune on all labelled rows with it, measure on the test rows."""
-    settings = {
-        rate: read_settings(
-            None,
-            override or [],
-            over=sample
-            | {
-                "output": str(root / f"rate-{rate:g}" if rate else root / "default-rate"),
-                "finetune": sample["finetune"] | {"learning_rate": rate},
-            },
-        )
-        for rate in rates
+def choice_of(rates: list[float], folds: int) -> dict[str, Any]:
+    """The settings that choose one of the rates on folds; of a single rate, this one."""
+    if len(rates) == 1:
+        return {"learning_rate": rates[0]}
+    return {
+        "learning_rate": rates[0],
+        "select": "folds",
+        "select_rates": [rate / rates[0] for rate in rates],
+        "select_steps": [1.0],
+        "select_folds": folds,
     }
-    candidates: tuple[Candidate, ...] = ()
-    chosen = rates[0]
-    if len(rates) > 1:
-        candidates = tuple(cross_validate(settings[rate]) for rate in rates)
-        chosen = min(candidates, key=lambda c: (c.log_loss, c.rate)).rate
-    return measure(settings[chosen], candidates)
 
 
-def cross_validate(settings: Settings) -> Candidate:
-    """How PVPs with these settings do on labelled rows that they were not tuned on."""
-    with Run.open(settings) as run:
-        task = find_task(run, settings)
-        tables = prepare(run, task, settings)
-        folds = crossfit(run, task, encode(run, task, tables, settings), settings)
-    assert tables.labelled is not None
-    gold = np.array(labels_of(tables.labelled.dir / TABLE, task.labels))
-    scored = [out_of_fold(results, gold) for results in folds.values()]
-    return Candidate(
-        rate=settings.finetune.learning_rate,
-        accuracy=fmean(accuracy for accuracy, _ in scored),
-        log_loss=fmean(log_loss for _, log_loss in scored),
-    )
-
-
-def out_of_fold(results: tuple[Result, ...], gold: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Accuracy and log-loss of a pattern over the rows of all folds; gold: (rows,)."""
-    right: list[float] = []
-    losses: list[float] = []
-    for result in (result for result in results if result.info["rows"]):
-        numbers, scores = read_scores(result.dir / SCORES)  # (rows of the fold, labels)
-        labels = gold[numbers.to_numpy()]
-        right += (scores.argmax(1) == labels).tolist()
-        losses += (-log_softmax(scores, axis=1)[np.arange(len(labels)), labels]).tolist()
-    return fmean(right), fmean(losses)
-
-
-def measure(settings: Settings, candidates: tuple[Candidate, ...]) -> Measured:
-    """What PVPs that are tuned on all labelled rows reach on the test rows."""
+def run_one(settings: Settings) -> Measured:
+    """Choose a rate on the folds, tune on all labelled rows with it, measure on the test rows."""
     with Run.open(settings) as run:
         task = find_task(run, settings)
         inputs = encode(run, task, prepare(run, task, settings), settings)
+        inputs = select(run, task, inputs, settings)
         scores = annotate(run, task, finetune(run, task, inputs, settings), inputs, settings)
         soft = ensemble(run, task, scores, inputs, settings)
         measured = evaluate(run, task, [Generation(0, scores, soft, {})], inputs, settings)
-        rate = tuning(settings, base_model(run, settings)).optimisation.learning_rate
+        rate = tuning_of(inputs, settings, base_model(run, settings)).optimisation.learning_rate
     assert measured is not None
     metrics = read_metrics(measured)
     single, together = metrics.system("mean"), metrics.system("ensemble")
     assert single is not None
     assert together is not None
+    candidates = read_selection(inputs.selected).candidates if inputs.selected else []
     return Measured(single.accuracy, together.accuracy, rate, candidates)
 
 
@@ -243,13 +201,13 @@ def candidate_lines(results: Results) -> Iterator[tuple[str, ...]]:
     """For each rate that could be chosen what it reached, and for how many seeds it was."""
     for (kind, method), measured in results.items():
         for same_rate in zip(*(m.candidates for m in measured), strict=True):
-            rate = same_rate[0].rate
+            rate = same_rate[0].learning_rate
             yield (
                 kind,
                 method,
                 f"{rate:g}",
                 percent([c.accuracy for c in same_rate]),
-                f"{fmean(c.log_loss for c in same_rate):.3f}",
+                f"{fmean(c.log_loss.mean for c in same_rate):.3f}",
                 f"{sum(m.rate == rate for m in measured)} of {len(measured)}",
             )
 

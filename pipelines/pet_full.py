@@ -24,6 +24,7 @@ from pet_pipeline import (
     grow,
     prepare,
     read_metrics,
+    select,
     write_report,
 )
 
@@ -35,6 +36,7 @@ def pet_full(settings: Settings, run: Run) -> Metrics | None:
     searched = find_patterns(run, task, tables, settings)  # LM-BFF's, if the settings ask for them
     task = searched.task
     inputs = encode(run, task, tables, settings)
+    inputs = select(run, task, inputs, settings)  # learning rate and steps, if asked for
     generations: list[Generation] = []
     # Without a pool there is nothing to annotate and distil: the baseline is all there is.
     for number in range(settings.ipet.generations + 1 if tables.pool else 0):

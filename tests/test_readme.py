@@ -155,7 +155,7 @@ def test_every_stage_is_listed(workplace: Path) -> None:
     stages = set(re.findall(r"\w+", re.sub(r"\(.*?\)|\band\b", "", listed, flags=re.DOTALL)))
     everything = (
         "search.templates=true demonstrations.enabled=true calibration.method=contextual "
-        "ensemble.weights=fitted ipet.generations=1 finetune.max_tokens=64"
+        "ensemble.weights=fitted ipet.generations=1 finetune.max_tokens=64 finetune.select=folds"
     )
     shown = run(
         "pet run --task patterns/moods --labelled labelled.csv --pool pool.csv --test test.csv",

@@ -119,7 +119,7 @@ def _making(data: ReportData) -> Iterator[str]:
     yield ""
     n_models = len(data.ensemble.models) if data.ensemble else 0
     n_generations = len(data.generations)
-    tuned = f", each tuned for {data.settings.finetune.updates} steps" if data.tuned else ""
+    tuned = f", each tuned for {data.updates} steps" if data.tuned else ""
     into = f" into {model_title(data.student)}" if data.student != data.base else ""
     yield (
         f"By pattern-exploiting training (Schick and Schütze, 2001.07676) with pet_pipeline: "

@@ -16,6 +16,7 @@ from pet_pipeline.stages.ensemble import EnsembleSummary, read_ensemble
 from pet_pipeline.stages.evaluate import Metrics, System
 from pet_pipeline.stages.search_templates import TemplateRanking
 from pet_pipeline.stages.search_words import WordsRecord
+from pet_pipeline.stages.selected import Selection
 from pet_pipeline.units import Result, read_record
 
 
@@ -129,6 +130,8 @@ class ReportData:
     base: Pretrained
     student: Pretrained  # the encoder of the classifier
     learning_rate: float  # of the fine-tunes
+    updates: int  # of a fine-tune
+    selection: Selection | None  # of these two; None: by the settings
     rows: dict[str, int]  # by table
     labelled: dict[str, int]  # labelled rows by label
     patterns: list[CheckedPattern]  # in the task's order; empty without a pool

@@ -28,7 +28,7 @@ from pet_pipeline.soft_tokens import SoftTokenWords
 from pet_pipeline.stages.crossfit import CrossFit
 from pet_pipeline.stages.evaluate import read_metrics
 from pet_pipeline.stages.finetune import PROMPT, FineTune
-from pet_pipeline.stages.from_settings import base_model, optimisation, student_model
+from pet_pipeline.stages.from_settings import base_model, student_model, tuning
 from pet_pipeline.stages.results import (
     Classifiers,
     FoundPattern,
@@ -40,6 +40,8 @@ from pet_pipeline.stages.results import (
 from pet_pipeline.stages.search import Searched
 from pet_pipeline.stages.search_templates import read_templates
 from pet_pipeline.stages.search_words import read_words
+from pet_pipeline.stages.select import SELECT
+from pet_pipeline.stages.selected import read_selection, with_selected
 from pet_pipeline.units import Info, Result, Unit
 
 PAGE = "index.html"
@@ -75,6 +77,7 @@ def write_report(
         templates=searched.templates if searched else None,
         words=searched.words if searched else (),
         folds=_folds(run),
+        selected=inputs.selected,
         prompts=_prompts(run, len(generations) - 1),
         records=_records(run),
     )
@@ -109,6 +112,7 @@ class WriteReport(Unit):
     templates: Result | None
     words: tuple[Result, ...]
     folds: dict[int, tuple[Result, ...]]  # by number, of the first generation
+    selected: Result | None  # what decided the learning rate and the steps
     prompts: dict[str, Result]  # fine-tunes of the last generation, by model, with soft prompts
     records: RunRecords
     version = 3
@@ -130,13 +134,16 @@ class WriteReport(Unit):
         settings = check_settings(tomllib.loads(self.settings))
         labelled = self.tables.get("labelled")
         counts = labelled.info["labels"] if labelled else {}
+        how = with_selected(tuning(settings, self.base), self.selected)
         made = self.generations[-1].soft if self.generations else self.metrics or labelled
         return ReportData(
             task=self.task,
             settings=settings,
             base=self.base,
             student=self.student,
-            learning_rate=optimisation(settings, settings.finetune, self.base).learning_rate,
+            learning_rate=how.optimisation.learning_rate,
+            updates=how.steps,
+            selection=read_selection(self.selected) if self.selected else None,
             rows={name: table.info["rows"] for name, table in self.tables.items()},
             labelled=counts,
             patterns=checked_patterns(self.checked, self.task),
@@ -164,6 +171,8 @@ def _folds(run: Run) -> dict[int, tuple[Result, ...]]:
     for planned in {unit.dir: unit for unit in run.units}.values():
         unit = planned.unit
         if not isinstance(unit, CrossFit) or isinstance(unit.real.pattern, FoundPattern):
+            continue
+        if planned.stage == SELECT:  # candidates of a selection, tuned otherwise
             continue
         if unit.real.tuning and unit.real.generation == 0:
             result = planned.result() or Result(planned.dir, planned.key, {})

@@ -43,6 +43,7 @@ def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
         )
     yield from _search_problems(settings)
     yield from _contrast_problems(task, settings)
+    yield from _selection_problems(settings)
     if settings.finetune.max_tokens < FEWEST_TOKENS:
         yield (
             f"finetune.max_tokens: {settings.finetune.max_tokens} is too few; "
@@ -63,6 +64,17 @@ def label_count_problems(settings: Settings, counts: Mapping[str, int]) -> Itera
         yield (
             "ensemble.weights: 'fitted' holds out some rows of a label to tune on the others, and "
             "no label has two; add rows, or take 'uniform'"
+        )
+    chosen = settings.finetune
+    if chosen.select == "folds" and few:
+        yield (
+            "finetune.select: 'folds' holds out some rows of a label to tune on the others, and no "
+            "label has two; add rows, or take 'none'"
+        )
+    elif chosen.select == "folds" and 0 < sum(counts.values()) < chosen.select_folds:
+        yield (
+            f"finetune.select_folds: {chosen.select_folds} folds of {sum(counts.values())} "
+            "labelled rows; lower it, or add rows"
         )
     if few and settings.search.templates:
         yield (
@@ -136,6 +148,21 @@ def _contrast_problems(task: Task, settings: Settings) -> Iterator[str]:
         yield (
             f"finetune.contrast_view: 'pattern' does not go with the soft prompt of "
             f"{chosen.method}, which belongs to one pattern; 'dropout' does"
+        )
+
+
+def _selection_problems(settings: Settings) -> Iterator[str]:
+    data, chosen = settings.data, settings.finetune
+    if chosen.select == "none":
+        return
+    if not data.labelled:
+        yield "finetune.select: needs labelled texts, data.labelled; 'none' does not"
+    if chosen.select == "development" and not data.development:
+        yield "finetune.select: 'development' needs data.development; 'folds' does not"
+    if not chosen.updates:
+        yield (
+            "finetune.select: with finetune.steps = 0 nothing is tuned, so there is no learning "
+            "rate to select; take 'none', or more steps"
         )
 
 

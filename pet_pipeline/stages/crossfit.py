@@ -20,7 +20,7 @@ from pet_pipeline.seeds import seed_from
 from pet_pipeline.stages.calibrate import PriorSource, prior_source
 from pet_pipeline.stages.demonstrate import demonstrate
 from pet_pipeline.stages.finetune import FineTune, fine_tunes, in_sample_note
-from pet_pipeline.stages.results import SCORES, FoundPattern, Inputs
+from pet_pipeline.stages.results import SCORES, FoundPattern, Inputs, rows_of, training_rows
 from pet_pipeline.tables import write_scores
 from pet_pipeline.units import Info, Result, Unit
 
@@ -39,10 +39,10 @@ def crossfit(
     added: by model, the rows that `grow` labelled for it; the folds of a pattern are tuned as the
     model of its first seed is
     """
-    real = _first_seeds(fine_tunes(run, task, inputs, settings, generation=generation, added=added))
+    real = first_seeds(fine_tunes(run, task, inputs, settings, generation=generation, added=added))
     folds = settings.ensemble.folds
     units = {
-        f"{pattern}-fold-{fold}": _unit(task, inputs, settings, unit, fold, folds)
+        f"{pattern}-fold-{fold}": crossfit_unit(task, inputs, settings, unit, fold, folds)
         for pattern, unit in real.items()
         for fold in range(folds)
     }
@@ -70,7 +70,7 @@ def crossfit_in_turn(
     tuned = fine_tunes(run, task, inputs, settings, generation=generation, added=added)
     real = [
         unit
-        for unit in _first_seeds(tuned).values()
+        for unit in first_seeds(tuned).values()
         if (unit.tuning or unit.prototypes)
         and unit.labelled
         and not isinstance(unit.pattern, FoundPattern)
@@ -80,13 +80,13 @@ def crossfit_in_turn(
         return ()
     in_turn = [(real[fold % len(real)], fold) for fold in range(folds)]
     units = {
-        f"{unit.pattern.name}-fold-{fold}": _unit(task, inputs, settings, unit, fold, folds)
+        f"{unit.pattern.name}-fold-{fold}": crossfit_unit(task, inputs, settings, unit, fold, folds)
         for unit, fold in in_turn
     }
     return tuple(run.do(f"gen-{generation}/crossfit", units).values())
 
 
-def _first_seeds(units: dict[str, FineTune]) -> dict[str, FineTune]:
+def first_seeds(units: dict[str, FineTune]) -> dict[str, FineTune]:
     """By pattern, the fine-tune of its first seed."""
     first: dict[str, FineTune] = {}
     for unit in units.values():
@@ -94,9 +94,10 @@ def _first_seeds(units: dict[str, FineTune]) -> dict[str, FineTune]:
     return first
 
 
-def _unit(
+def crossfit_unit(
     task: Task, inputs: Inputs, settings: Settings, real: FineTune, fold: int, folds: int
 ) -> CrossFit:
+    """One fold of a fine-tune, read as the settings let its model read rows."""
     return CrossFit(
         real=real,
         decoding=settings.annotate.decoding,
@@ -132,30 +133,100 @@ class CrossFit(Unit):
         others = [n for n in range(len(rows)) if _text(rows[n]) not in held_texts]
         if not held or not others:
             return {"rows": 0}
-        compute = compute.at(real.precision)
-        pvp = real.load(compute)
-        pvp.decoding = self.decoding
-        support = [n for n in others if n < n_labelled]
-        ready = demonstrate(pvp, real.examples, rows, support, draws=self.draws, compute=compute)
-        what = f"fold {self.fold} of {real.pattern.name}"
+        split = Split(rows, gold, held, others)
+        what = f"fold {self.fold} of {real.pattern.name}, rate {_rate(real)}"
         seed = seed_from("crossfit", real.pattern.name, real.seed, real.generation, self.fold)
-        held_rows, held_gold = ready.take(held), [gold[n] for n in held]
-        untuned = pvp.scores(held_rows, seed=seed)
-        real.tune(pvp, ready.take(others), [gold[n] for n in others], seed, what)
-        if self.prior:
-            pvp.prior = self.prior.measure(pvp, seed)
-        scores = pvp.scores(held_rows, seed=seed, what=what)
-        write_scores(out / SCORES, pa.array(held), scores, real.pattern.labels)
-        return {
-            "rows": len(held),
-            "untuned_accuracy": METRICS["accuracy"](held_gold, untuned.argmax(1)),
-            "accuracy": METRICS["accuracy"](held_gold, scores.argmax(1)),
-            **in_sample_note("accuracy", real.pattern),
-        }
+        scored = score_held(self, split, out, compute, seed=seed, what=what)
+        return scored | in_sample_note("accuracy", real.pattern)
 
     def cost(self) -> float:
         """That of the tuning with all rows."""
         return self.real.cost()
+
+
+@dataclass(frozen=True)
+class ScoreDevelopment(Unit):
+    """Scores of the development table, by a PVP tuned on all labelled rows.
+
+    Rows with a text that it was tuned on are left out.
+    """
+
+    real: FineTune
+    decoding: str
+    draws: int
+    prior: PriorSource | None
+    development: Result
+    figure = "accuracy"
+
+    def work(self, out: Path, compute: Compute) -> Info:
+        """Write scores.parquet; its ids are row numbers of the development table."""
+        real, name = self.real, self.real.pattern.name
+        rows, gold = real.training_rows()
+        development, labels = training_rows([self.development], real.pattern.labels)
+        texts = {_text(row) for row in rows}
+        new = [n for n, row in enumerate(development) if _text(row) not in texts]
+        if not new:
+            return {"rows": 0}
+        n_rows = len(rows)
+        held, others = [n_rows + n for n in new], list(range(n_rows))
+        split = Split(rows + development, gold + labels, held, others, first=n_rows)
+        seed = seed_from("select", name, real.seed)
+        return score_held(
+            self, split, out, compute, seed=seed, what=f"development, {name}, rate {_rate(real)}"
+        )
+
+    def cost(self) -> float:
+        """That of the tuning, and the rows of the table."""
+        return self.real.cost() + self.draws * rows_of(self.development)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows with their label numbers, and the numbers of those to score and of those to tune on.
+
+    first: the number of the row that is the first of its table, for the ids of the scores
+    """
+
+    rows: list[dict[str, Any]]
+    gold: list[int]
+    held: list[int]
+    others: list[int]
+    first: int = 0
+
+
+def score_held(
+    unit: CrossFit | ScoreDevelopment,
+    split: Split,
+    out: Path,
+    compute: Compute,
+    *,
+    seed: int,
+    what: str,
+) -> Info:
+    """Tune as a unit says on some rows, and write scores.parquet of those that are held out."""
+    real, held, others = unit.real, split.held, split.others
+    compute = compute.at(real.precision)
+    pvp = real.load(compute)
+    pvp.decoding = unit.decoding
+    support = [n for n in others if n < real.n_labelled]
+    ready = demonstrate(pvp, real.examples, split.rows, support, draws=unit.draws, compute=compute)
+    held_rows, held_gold = ready.take(held), [split.gold[n] for n in held]
+    untuned = pvp.scores(held_rows, seed=seed)
+    real.tune(pvp, ready.take(others), [split.gold[n] for n in others], seed, what)
+    if unit.prior:
+        pvp.prior = unit.prior.measure(pvp, seed)
+    scores = pvp.scores(held_rows, seed=seed, what=what)
+    ids = pa.array([n - split.first for n in held])
+    write_scores(out / SCORES, ids, scores, real.pattern.labels)
+    return {
+        "rows": len(held),
+        "untuned_accuracy": METRICS["accuracy"](held_gold, untuned.argmax(1)),
+        "accuracy": METRICS["accuracy"](held_gold, scores.argmax(1)),
+    }
+
+
+def _rate(real: FineTune) -> str:
+    return f"{real.tuning.optimisation.learning_rate:g}" if real.tuning else "0"
 
 
 def _text(row: Mapping[str, Any]) -> frozenset[tuple[str, str]]:

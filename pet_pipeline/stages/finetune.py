@@ -27,7 +27,6 @@ from pet_pipeline.stages.from_settings import (
     base_model,
     precision,
     prototype_settings,
-    tuning,
     tuning_method,
     view_pattern,
 )
@@ -42,6 +41,7 @@ from pet_pipeline.stages.results import (
     need_inputs,
     training_rows,
 )
+from pet_pipeline.stages.selected import is_open, tuning_of
 from pet_pipeline.units import Info, Result, Unit
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def fine_tunes(
     has_rows = bool(tables.labelled or added)
     tuned = has_rows and settings.finetune.updates > 0
     prototypes = prototype_settings(settings) if has_rows else None
-    how = tuning(settings, base) if tuned else None
+    how = tuning_of(inputs, settings, base) if tuned else None
     method = tuning_method(settings, base)
     seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)
     return {
@@ -168,6 +168,8 @@ class FineTune(Unit):
         if self.tuning is None:
             return ""
         steps = f"{self.tuning.steps} steps"
+        if is_open(self.tuning):
+            steps = "steps by the selection"
         return steps if self.method.name == "full" else f"{self.method.name}, {steps}"
 
     def cost(self) -> float:

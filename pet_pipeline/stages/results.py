@@ -93,11 +93,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The rows of all tables in each pattern; vectors: of the labelled rows, if needed."""
+    """The rows of all tables in each pattern; vectors: of the labelled rows, if needed.
+
+    selected: what decided the learning rate and the steps of the fine-tunes; None: the settings
+    """
 
     tables: Tables
     parts: dict[str, tuple[Part, ...]]  # by pattern
     vectors: Result | None = None
+    selected: Result | None = None
 
     def of(self, pattern: str) -> tuple[Part, ...]:
         """The parts in a pattern; raises `UserError` if `encode` did not know it."""

@@ -29,6 +29,7 @@ from pet_pipeline.report.data import (
     StageTime,
 )
 from pet_pipeline.report.page import render_page
+from pet_pipeline.search.selection import LogLoss
 from pet_pipeline.settings import check_settings
 from pet_pipeline.soft_tokens import NearWord, SoftTokenWords
 from pet_pipeline.stages.check_patterns import CheckedPattern
@@ -38,6 +39,7 @@ from pet_pipeline.stages.evaluate import Metrics, Mistake, System
 from pet_pipeline.stages.pool_summary import DisputedRow, Histogram
 from pet_pipeline.stages.search_templates import TemplateRanking
 from pet_pipeline.stages.search_words import WordsRecord
+from pet_pipeline.stages.selected import RankedTuning, Selection
 
 EVIL = '<script>alert(1)</script> & $x_1$ "quoted" {mask} 😀 中'
 LABELS = ("sad", "<b>happy</b> & $free$")
@@ -53,6 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
     "searched": {"searched": True},
     "f1": {"metric": "f1"},
     "soft prompts": {"prompts": True},
+    "selected": {"selected": True},
     "no pool": {"generations": 0, "classifier": False},
 }
 
@@ -68,6 +71,7 @@ def report_data(
     labelled: bool = True,
     searched: bool = False,
     prompts: bool = False,
+    selected: bool = False,
 ) -> ReportData:
     """The data of a run of some kind."""
     names = [f"pattern_{n}-1" for n in range(models)]
@@ -90,6 +94,8 @@ def report_data(
         base=ModelFolder(Path("models/tiny")),
         student=ModelFolder(Path("models/tiny")),
         learning_rate=3e-4,
+        updates=60,
+        selection=_selection() if selected else None,
         rows={name: count for name, count in rows.items() if count},
         labelled=dict.fromkeys(labels, 4) if labelled else {},
         patterns=[_checked(name[:-2], labels) for name in names] if generations else [],
@@ -203,6 +209,14 @@ def _templates(template: str) -> TemplateRanking:
         for n in range(5)
     ]
     return TemplateRanking(8, "Within noise, that is.", candidates)
+
+
+def _selection() -> Selection:
+    ranked = [
+        RankedTuning(rate, 60, LogLoss(loss, 0.04), 0.75)
+        for rate, loss in ((3e-4, 0.6), (9e-5, 0.7), (9e-4, 0.5))
+    ]
+    return Selection("folds", 32, [EVIL, "just"], ranked, 2, LogLoss(0.1, 0.02))
 
 
 def _words(labels: tuple[str, ...]) -> WordsRecord:

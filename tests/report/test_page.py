@@ -73,6 +73,10 @@ def test_a_page_is_whole_and_needs_no_network(case: str) -> None:
         headings += ["Calibration", "The most confident mistakes"]
     if "prompts" in case_of:
         headings += ["The soft prompts"]
+    if "selected" in case_of:
+        headings += ["The selection of learning rate and steps"]
+        assert "9e-05" in page
+        assert "ahead of the first candidate by 0.100 ± 0.020 nats (paired, 32 rows)" in page
     if "searched" in case_of:
         headings += ["The template search", "The label-word search"]
         assert "Within noise, that is." in page
