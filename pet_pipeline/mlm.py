@@ -26,6 +26,7 @@ from pet_pipeline.models import Pretrained
 from pet_pipeline.pretrained import load_mlm, load_tokenizer
 from pet_pipeline.soft_prompt import PROMPT
 from pet_pipeline.tables import Floats
+from pet_pipeline.words import Joins
 
 Inputs = Mapping[str, Tensor]
 
@@ -207,22 +208,43 @@ class MaskedText:
     positions: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
 
+    @property
+    def clean(self) -> Encoded:
+        """The text as it was."""
+        ids = np.array(self.row.ids, np.int64)
+        ids[self.positions] = self.targets
+        return replace(self.row, ids=tuple(ids.tolist()))
+
 
 def mask_texts(
-    rows: Sequence[Encoded], rng: np.random.Generator, *, fraction: float, lm: MaskedLM
+    rows: Sequence[Encoded],
+    rng: np.random.Generator,
+    *,
+    fraction: float,
+    lm: MaskedLM,
+    words: Joins | None = None,
 ) -> list[MaskedText]:
     """Texts in which a fraction of the tokens is to be predicted; those without any are left out.
 
     Of the chosen tokens 80 % become masks, 10 % random tokens, 10 % stay (1810.04805, 3.1). At
-    least one token of all texts is chosen, if any may be: no special token, mask or prompt.
+    least one token of all texts is chosen, if any may be: no special token, mask or prompt. A slot
+    that has a label word is always chosen (2305.01711, section 3).
+
+    words: how tokens make words, to choose whole words only
     """
     allowed = [_maskable(row) for row in rows]
-    chosen = [places[rng.random(len(places)) < fraction] for places in allowed]
+    chosen = [
+        _with_slot(_choose(row, positions, rng, fraction, words), row, lm.layout.mask)
+        for row, positions in zip(rows, allowed, strict=True)
+    ]
     if not any(len(positions) for positions in chosen):
         first = next((n for n, places in enumerate(allowed) if len(places)), None)
         if first is None:
             return []
         chosen[first] = allowed[first][:1]
+        if words:
+            starts = words.starts(rows[first], allowed[first])
+            chosen[first] = allowed[first][np.cumsum(starts) == 1]
     vocabulary = lm.model.config.vocab_size
     return [
         _mask_text(row, positions, rng, mask=lm.layout.mask, vocabulary=vocabulary)
@@ -308,6 +330,27 @@ def _maskable(row: Encoded) -> npt.NDArray[np.int64]:
     return np.flatnonzero(
         np.isin(np.frombuffer(row.roles, np.uint8), (int(Role.TEXT), int(Role.TEMPLATE)))
     )
+
+
+def _choose(
+    row: Encoded,
+    positions: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+    fraction: float,
+    words: Joins | None,
+) -> npt.NDArray[np.int64]:
+    """Those of some positions that are to be predicted, each token or word as likely."""
+    if words is None:
+        return positions[rng.random(len(positions)) < fraction]
+    numbers = np.cumsum(words.starts(row, positions)) - 1  # of the word that each is in
+    return positions[(rng.random(len(positions)) < fraction)[numbers]]
+
+
+def _with_slot(positions: npt.NDArray[np.int64], row: Encoded, mask: int) -> npt.NDArray[np.int64]:
+    """The positions, and those of the slot if it has tokens to be predicted."""
+    roles = np.frombuffer(row.roles, np.uint8)
+    slot = np.flatnonzero((roles == int(Role.MASK)) & (np.array(row.ids) != mask))
+    return np.asarray(np.union1d(positions, slot)) if len(slot) else positions
 
 
 def _mask_text(

@@ -102,6 +102,21 @@ def load_mlm(model: Pretrained, compute: Compute | None = None) -> Any:
     return loaded
 
 
+def new_mlm(model: Pretrained, compute: Compute | None = None) -> tuple[Any, bool]:
+    """A masked LM in float32 on any encoder, and whether its head is new, which starts at random.
+
+    Raises `UserError` if weights of the encoder are missing, or there is no such head for it.
+    """
+    check_mlm(model)
+    loaded, info = _load(AutoModelForMaskedLM, model, compute)
+    encoder = f"{loaded.base_model_prefix}."
+    missing = sorted(key for key in info["missing_keys"] if "position_ids" not in key)
+    lost = [key for key in missing if key.startswith(encoder)]
+    if lost:
+        raise UserError(f"{_where(model)[0]} lacks weights of the encoder (missing: {lost[0]})")
+    return loaded, bool(missing)
+
+
 def new_classifier(
     model: Pretrained, labels: tuple[str, ...], compute: Compute | None = None
 ) -> Any:

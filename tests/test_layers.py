@@ -21,11 +21,12 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
     {"remarks"},
     {"stages"},
     {"search"},
-    {"pvp", "embedding"},
+    {"pvp", "embedding", "adapting"},
     {"tuning"},
     {"nearest_words", "prompt_start"},
     {"classifier", "demonstrations", "mlm"},
     {"new_task", "parts", "training", "pretrained"},
+    {"adapted", "corpus", "words"},
     {"inference", "labelled", "optimisation", "run", "soft_prompt", "whole_tables"},
     {"encoding", "schedule", "sources"},
     {
@@ -51,6 +52,9 @@ FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}
 BOOKKEEPING = {"run", "units", "keys", "fanout", "reasons", "schedule", "estimate", "stage_totals"}
 LEARNING = {
     "search",
+    "adapting",
+    "corpus",
+    "words",
     "pvp",
     "classifier",
     "embedding",

@@ -11,9 +11,8 @@ from pet_pipeline.config import Settings
 from pet_pipeline.errors import listed, nearest
 from pet_pipeline.patterns import Task
 from pet_pipeline.search.word_search import WORD_SEARCHES
+from pet_pipeline.stages.check_adapt import FEWEST_TOKENS, adapt_problems
 from pet_pipeline.stages.generators import GENERATORS
-
-FEWEST_TOKENS = 8
 
 
 def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
@@ -46,6 +45,7 @@ def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
             f"finetune.max_tokens: {settings.finetune.max_tokens} is too few; "
             f"the minimum is {FEWEST_TOKENS}"
         )
+    yield from adapt_problems(settings)
     distill = settings.distill
     if not distill.steps and distill.min_steps > distill.max_steps:
         yield (
