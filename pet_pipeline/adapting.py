@@ -24,13 +24,13 @@ from pet_pipeline.batches import cut_batches, token_batches
 from pet_pipeline.compute import Compute
 from pet_pipeline.corpus import Corpus
 from pet_pipeline.encoded import Encoded, EncodedRows
-from pet_pipeline.encoding import Padding, layout_of
+from pet_pipeline.encoding import Padding
 from pet_pipeline.errors import UserError
 from pet_pipeline.inference import collate, device_of, mean_pooled, read_rows
 from pet_pipeline.mlm import MaskedLM, MaskedText, mask_texts
 from pet_pipeline.models import Pretrained, hidden_size
 from pet_pipeline.optimisation import Adaptation, Updates
-from pet_pipeline.pretrained import load_encoder, load_tokenizer, longest_input
+from pet_pipeline.pretrained import input_limit, load_encoder, load_tokenizer
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.tables import Floats
 from pet_pipeline.training import fit
@@ -47,27 +47,10 @@ class Teacher:
         model.requires_grad_(False).eval().to(device_of(compute))
 
     @classmethod
-    def load(cls, name: Pretrained, lm: MaskedLM, max_tokens: int) -> Self:
-        """The teacher of a masked LM; raises `UserError` if it cannot be one."""
-        tokenizer = load_tokenizer(name)
-        if tokenizer.get_vocab() != lm.tokenizer.get_vocab():
-            raise UserError(
-                f"{name} has another vocabulary than the model; a teacher reads the same tokens, "
-                "so name an encoder with the model's own tokenizer"
-            )
-        layout = layout_of(tokenizer)
-        if (layout.prefix, layout.suffix) != (lm.layout.prefix, lm.layout.suffix):
-            raise UserError(f"{name} puts other special tokens around a text than the model")
-        width, own = hidden_size(name), lm.model.config.hidden_size
-        if width != own:
-            raise UserError(
-                f"{name} has the hidden size {width}, the model {own}; name a teacher of the same"
-            )
-        model = load_encoder(name, lm.compute)
-        limit = longest_input(model.config)
-        if max_tokens > limit:
-            raise UserError(f"{name} reads {limit} tokens, and sequences have {max_tokens}")
-        return cls(model, layout.padding, lm.compute)
+    def load(cls, name: Pretrained, compute: Compute) -> Self:
+        """The encoder of a folder or of the hub."""
+        padding = Padding.of(load_tokenizer(name))
+        return cls(load_encoder(name, compute), padding, compute)
 
     @torch.no_grad()
     def embed(self, rows: Sequence[Encoded]) -> Tensor:
@@ -128,6 +111,29 @@ def adapt_mlm(
         before=before,
         after=examination.measure(lm),
     )
+
+
+def check_teacher(teacher: Pretrained, base: Pretrained, max_tokens: int) -> None:
+    """Raise `UserError` if an encoder cannot be the teacher of a model; loads no weights.
+
+    max_tokens: of a sequence that it will read
+    """
+    tokenizer, own = load_tokenizer(teacher), load_tokenizer(base)
+    if tokenizer.get_vocab() != own.get_vocab():
+        raise UserError(
+            f"{teacher} has another vocabulary than {base}; a teacher reads the same tokens, so "
+            "name an encoder with the same tokenizer"
+        )
+    if tokenizer("a")["input_ids"] != own("a")["input_ids"]:
+        raise UserError(f"{teacher} puts other special tokens around a text than {base}")
+    sizes = hidden_size(teacher), hidden_size(base)
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"{teacher} has the hidden size {sizes[0]}, {base} {sizes[1]}; name a teacher of the "
+            "same size"
+        )
+    if max_tokens > (limit := input_limit(teacher)):
+        raise UserError(f"{teacher} reads {limit} tokens, and sequences have up to {max_tokens}")
 
 
 @dataclass(frozen=True)

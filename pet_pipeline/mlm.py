@@ -343,7 +343,8 @@ def _choose(
     if words is None:
         return positions[rng.random(len(positions)) < fraction]
     numbers = np.cumsum(words.starts(row, positions)) - 1  # of the word that each is in
-    return positions[(rng.random(len(positions)) < fraction)[numbers]]
+    chosen = rng.random(len(positions)) < fraction  # of the words; there are no more than tokens
+    return np.asarray(positions[chosen[numbers]])
 
 
 def _with_slot(positions: npt.NDArray[np.int64], row: Encoded, mask: int) -> npt.NDArray[np.int64]:

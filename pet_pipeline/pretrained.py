@@ -79,6 +79,11 @@ def longest_input(config: Any) -> int:
     return positions
 
 
+def input_limit(model: Pretrained) -> int:
+    """The most tokens that a model reads, by its configuration; loads no weights."""
+    return longest_input(_configuration(model))
+
+
 def check_seq2seq(model: Pretrained) -> None:
     """Raise `UserError` if a model is not a sequence-to-sequence model; loads no weights."""
     config = _configuration(model)

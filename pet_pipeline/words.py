@@ -34,10 +34,10 @@ class Joins:
         before, after = np.zeros(size, bool), np.zeros(size, bool)
         marked = any(name.startswith(CONTINUES) and len(name) > 2 for name in names)
         for name, token in names.items():
-            first, last = name[:1], name.lstrip(SPACES)[-1:]
+            first, written = name[:1], name.lstrip(SPACES)
             letter = first.isalnum() and first not in SPACES
             before[token] = name.startswith(CONTINUES) if marked else letter
-            after[token] = marked or last.isalnum()
+            after[token] = marked or not written or written[-1].isalnum()
         special = np.array(tokenizer.all_special_ids, np.int64)
         before[special] = after[special] = False
         return cls(before, after)
@@ -46,4 +46,6 @@ class Joins:
         """(positions,) Whether each of some positions of a row, in order, begins a word."""
         ids = np.array(row.ids, np.int64)[positions]
         joined = self.before[ids[1:]] & self.after[ids[:-1]] & (np.diff(positions) == 1)
-        return np.concatenate([np.ones(len(ids) > 0, bool), ~joined])
+        starts = np.ones(len(ids), bool)
+        starts[1:] = ~joined
+        return starts

@@ -93,10 +93,7 @@ class AdaptMlm(Unit):
         else:
             model, is_new = load_mlm(self.base, compute), False
         lm = MaskedLM(model, load_tokenizer(self.base), compute)
-        teacher = None
-        if self.teacher:
-            with at_place("adapt.keep"):
-                teacher = Teacher.load(self.teacher, lm, self.adaptation.max_tokens)
+        teacher = Teacher.load(self.teacher, compute) if self.teacher else None
         with at_place(str(self.texts)):
             corpus = Corpus.read(
                 self.texts.count(),

@@ -80,7 +80,7 @@ def teacher_model(run: Run, settings: Settings) -> Pretrained | None:
     return base_model(run, settings) if keep == BASE else pinned_model(run, keep, "adapt.keep")
 
 
-def check_teacher(run: Run, settings: Settings) -> dict[str, Unit]:
+def teacher_unit(run: Run, settings: Settings) -> dict[str, Unit]:
     """The unit that loads the teacher, if it is another model than the one that is adapted."""
     teacher = teacher_model(run, settings)
     if teacher is None or settings.adapt.keep == BASE:
@@ -98,11 +98,10 @@ class CheckTeacher(Unit):
     max_tokens: int
 
     def work(self, out: Path, compute: Compute) -> Info:
-        """Load both; nothing is written."""
-        from pet_pipeline.adapting import Teacher
-        from pet_pipeline.mlm import MaskedLM
+        """Load the teacher; nothing is written."""
+        from pet_pipeline.adapting import Teacher, check_teacher
 
-        lm = MaskedLM.load(self.base, compute)
         with at_place("adapt.keep"):
-            Teacher.load(self.teacher, lm, self.max_tokens)
+            check_teacher(self.teacher, self.base, self.max_tokens)
+            Teacher.load(self.teacher, compute)
         return {}
