@@ -52,12 +52,13 @@ def main(
     warmup: Annotated[float, typer.Option(min=0.0, max=1.0, help="Fraction of the updates.")] = 0.1,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="On a CPU; 0 is one per core.")] = 0,
 ) -> None:
     """Adapt a model and print its figures before and after."""
     try:
         check_options(masked, passes, precision)
         base = at("--model", model)
-        compute = Compute(device=device, precision=precision, batch_tokens=batch_tokens)
+        compute = Compute(device, precision, threads=threads, batch_tokens=batch_tokens)
         optimisation = Optimisation(
             learning_rate=rate or default_rate(base),
             batch_size=batch,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+import typer
 from testing import HAPPY, SAD
 from typer.testing import CliRunner
 
@@ -22,7 +25,13 @@ from pet_pipeline.units import Result, read_record
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "pipelines" / "adapt_mlm.py"
-QUICK = ["--device", "cpu", "--precision", "float32", "--sequence", "24", "--batch", "4"]
+QUICK = [
+    *("--device", "cpu", "--precision", "float32", "--threads", "1"),
+    *("--sequence", "24", "--batch", "4"),
+]
+
+
+Run = Callable[..., Any]
 
 
 @pytest.fixture
@@ -47,8 +56,13 @@ def command(model: Path, table: Path, output: Path, *more: str) -> list[str]:
     return [sys.executable, str(PROGRAM), *given, *QUICK, *more]
 
 
-def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A function that runs the program in this process."""
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    app = typer.Typer()
+    app.command()(importlib.import_module("adapt_mlm").main)
+    return lambda *arguments: CliRunner().invoke(app, command(*arguments)[2:])
 
 
 def result_in(folder: Path) -> Result:
@@ -57,10 +71,10 @@ def result_in(folder: Path) -> Result:
     return Result(folder, record["key"], record["info"])
 
 
-def test_a_model_of_any_encoder(headless: Path, table: Path, tmp_path: Path) -> None:
+def test_a_model_of_any_encoder(run: Run, headless: Path, table: Path, tmp_path: Path) -> None:
     output = tmp_path / "made" / "mlm"
     done = run(headless, table, output, "--passes", "3", "--keep", "base", "--rate", "3e-3")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     adapted = read_adapted(result_in(output))
     assert adapted.new_head
     assert adapted.adapted.after.loss < adapted.adapted.before.loss
@@ -73,26 +87,26 @@ def test_a_model_of_any_encoder(headless: Path, table: Path, tmp_path: Path) -> 
     assert f"- tokens: {adapted.adapted.tokens:,} in " in card
     for name, before, after in adapted.adapted.rows:
         assert f"| {name} | {before} | {after} |" in card
-        assert name in done.stdout
+        assert name in done.output
     assert (
-        "masked positions of held-out texts, fewer than 50,000: the table is small" in done.stderr
+        "masked positions of held-out texts, fewer than 50,000: the table is small" in done.output
     )
     fill = transformers.pipeline("fill-mask", model=str(output))
     assert len(fill("a [MASK] day")) == 5
     assert {path.name for path in output.parent.iterdir()} == {"mlm"}
 
     again = run(headless, table, output, "--passes", "3", "--keep", "base", "--rate", "3e-3")
-    assert again.returncode == 0
-    assert "done before, with the same options" in again.stderr
+    assert again.exit_code == 0
+    assert "done before, with the same options" in again.output
     other = run(headless, table, output, "--passes", "2")
-    assert other.returncode == 2
-    assert "exists and was made otherwise; name a new folder" in other.stderr
+    assert other.exit_code == 2
+    assert "exists and was made otherwise; name a new folder" in other.output
 
 
-def test_a_stopped_program_resumes(tiny_mlm: Path, table: Path, tmp_path: Path) -> None:
-    more = ["--tokens", "60000", "--keep", "base"]
+def test_a_stopped_program_resumes(run: Run, tiny_mlm: Path, table: Path, tmp_path: Path) -> None:
+    more = ["--tokens", "6000", "--keep", "base"]
     whole = run(tiny_mlm, table, tmp_path / "whole", *more)
-    assert whole.returncode == 0, whole.stderr
+    assert whole.exit_code == 0, whole.output
     output = tmp_path / "killed"
     stopped = tmp_path / "stopped.py"
     # The same program with a checkpoint after every step, killed in the middle.
@@ -118,7 +132,7 @@ def test_a_stopped_program_resumes(tiny_mlm: Path, table: Path, tmp_path: Path) 
     assert files
     assert not output.exists()
     resumed = run(tiny_mlm, table, output, *more)
-    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.exit_code == 0, resumed.output
     one, other = (load_mlm(ModelFolder(folder)) for folder in (tmp_path / "whole", output))
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
@@ -144,18 +158,11 @@ def test_a_stopped_program_resumes(tiny_mlm: Path, table: Path, tmp_path: Path) 
     ],
 )
 def test_mistakes(
-    tiny_mlm: Path, mlm_of: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    run: Run, tiny_mlm: Path, mlm_of: Any, table: Path, tmp_path: Path,
     options: list[str], message: str,
 ) -> None:  # fmt: skip
-    monkeypatch.syspath_prepend(str(PROGRAM.parent))
-    import typer
-    from adapt_mlm import main
-
     names = {"table": table, "model": tiny_mlm, "roberta": mlm_of("roberta")}
-    app = typer.Typer()
-    app.command()(main)
-    line = command(tiny_mlm, table, tmp_path / "out")[2:]
-    result = CliRunner().invoke(app, [*line, *(option.format(**names) for option in options)])
-    assert result.exit_code == 2
-    assert f"error: {message.format(**names)}" in result.output
+    done = run(tiny_mlm, table, tmp_path / "out", *(o.format(**names) for o in options))
+    assert done.exit_code == 2
+    assert f"error: {message.format(**names)}" in done.output
     assert not (tmp_path / "out").exists()
