@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pet_pipeline.report import write_report as write_report
     from pet_pipeline.run import Run as Run
     from pet_pipeline.settings import read_settings as read_settings
+    from pet_pipeline.stages.adapt import adapt as adapt
     from pet_pipeline.stages.annotate import annotate as annotate
     from pet_pipeline.stages.distill import distill as distill
     from pet_pipeline.stages.encode import encode as encode
@@ -41,6 +42,7 @@ _HOMES = {
     "Settings": "config",
     "Trained": "trained",
     "UserError": "errors",
+    "adapt": "stages.adapt",
     "annotate": "stages.annotate",
     "command": "cli",
     "distill": "stages.distill",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,28 @@ def batch_rows(n_rows: int, batch_size: int, *, seed: int, step: int) -> list[in
         epoch, n = divmod(place, n_rows)
         rows.append(int(_order(n_rows, seed, epoch)[n]))
     return rows
+
+
+def token_batches(
+    lengths: Sequence[int] | npt.NDArray[np.int64], budget: int, *, seed: int
+) -> Iterator[list[int]]:
+    """The rows of one step after another, without end: as many as hold at most `budget` tokens.
+
+    At least one; every row once before any row twice, in an order of each pass's own.
+
+    >>> steps = token_batches([4, 4, 4], 8, seed=1)
+    >>> [len(next(steps)) for _ in range(3)]
+    [2, 2, 2]
+    """
+    rows: list[int] = []
+    held = 0
+    for epoch in itertools.count():
+        for row in np.random.default_rng(seed_from("epoch", seed, epoch)).permutation(len(lengths)):
+            if rows and held + lengths[row] > budget:
+                yield rows
+                rows, held = [], 0
+            rows.append(int(row))
+            held += int(lengths[row])
 
 
 def balanced_rows(gold: Sequence[int]) -> list[int]:

@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import Field
 
 from pet_pipeline.methods import METHODS
+from pet_pipeline.setting_types import (
+    Count,
+    Factors,
+    Fraction,
+    Names,
+    NamesOrNone,
+    Positive,
+    Section,
+    Seeds,
+    Steps,
+)
 
 EMBEDDED_MODEL = "data/models/minilm-mlm"
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-
-
-T = TypeVar("T")
-
-
-def _no_duplicates(values: tuple[T, ...]) -> tuple[T, ...]:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"duplicate value {value!r}")
-    return values
-
-
-_Distinct = (
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-    AfterValidator(_no_duplicates),
-)
-_Several = (*_Distinct, Field(min_length=1))
-
-
-def _steps(value: object) -> object:
-    if value == "auto" or (type(value) is int and value >= 0):
-        return value
-    raise ValueError('should be a number of updates, 0 or more, or "auto"')
-
-
-Steps = Annotated[int | Literal["auto"], PlainValidator(_steps)]
-Seeds = Annotated[tuple[int, ...], *_Several]
-Names = Annotated[tuple[str, ...], *_Several]
-NamesOrNone = Annotated[tuple[str, ...], *_Distinct]
-Factors = Annotated[tuple[Annotated[float, Field(gt=0)], ...], *_Several]
-
-
-class Section(BaseModel):
-    """A group of settings; unknown names and wrong types are refused."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -67,7 +38,7 @@ class Data(Section):
     shard_rows: Positive = Field(5000, description="rows per shard of the pool, the unit of work")
 
 
-class Optimiser(Section):
+class AdamW(Section):
     """AdamW, linear warm-up and decay"""
 
     learning_rate: float = Field(0.0, ge=0, description="highest rate; 0 takes learning_rate above")
@@ -81,6 +52,11 @@ class Optimiser(Section):
     frozen_embeddings: bool = Field(
         True, description="keep the word embeddings as they are; halves the time on a CPU"
     )
+
+
+class Optimiser(AdamW):
+    """The same for stages that read labelled rows"""
+
     balanced: bool = Field(
         True, description="labels have equal shares of the labelled rows' batches, also rare ones"
     )
@@ -123,6 +99,36 @@ class Demonstrations(Section):
     )
     encoder: str = Field("", description='encoder that compares rows; "" is the model above')
     max_tokens: Positive = Field(256, description="longest input with its examples")
+
+
+class Adapt(AdamW):
+    """The masked language model is trained further on texts; every PVP starts from the result"""
+
+    text: str = Field(
+        "",
+        description='"pool"; "prompted": the pool in the patterns, with predicted label words; or '
+        'a table; "" is off',
+    )
+    tokens: Positive = Field(1_000_000, description="tokens that are read, texts again if few")
+    first: Literal["ensemble", "untuned"] = Field(
+        "ensemble", description="of prompted: the models that predict the labels of the pool"
+    )
+    packed: bool = Field(
+        False, description="fill sequences with text after text; else one text per sequence"
+    )
+    max_tokens: Positive = Field(128, description="longest sequence; not of prompted")
+    masked: Fraction = Field(0.15, gt=0, description="fraction of the tokens to be predicted")
+    whole_words: bool = Field(False, description="predict all tokens of a word, or none")
+    keep: str = Field(
+        "",
+        description="teacher whose sentence embeddings are kept by a second loss: base (the model "
+        'above), or an encoder of the same tokens; "" is off',
+    )
+    keep_weight: float = Field(4.0, gt=0, description="of that loss, one minus the mean cosine")
+    batch_size: Positive = Field(
+        32, description="sequences of max_tokens per update, or as many tokens in shorter ones"
+    )
+    frozen_embeddings: bool = Field(False, description="keep the word embeddings as they are")
 
 
 def _steps_text() -> str:
@@ -348,6 +354,7 @@ class Settings(Section):
     data: Data = Field(default_factory=Data)
     search: Search = Field(default_factory=Search)
     demonstrations: Demonstrations = Field(default_factory=Demonstrations)
+    adapt: Adapt = Field(default_factory=Adapt)
     finetune: Finetune = Field(default_factory=Finetune)
     annotate: Annotate = Field(default_factory=Annotate)
     calibration: Calibration = Field(default_factory=Calibration)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from pet_pipeline.classifier import encode_texts
 from pet_pipeline.compute import Compute
 from pet_pipeline.encoding import Padding
-from pet_pipeline.inference import collate, read_rows
+from pet_pipeline.inference import collate, mean_pooled, read_rows
 from pet_pipeline.models import Pretrained, hidden_size
 from pet_pipeline.pretrained import load_encoder, load_tokenizer
 from pet_pipeline.tables import Floats
@@ -33,9 +33,8 @@ def embed_texts(
 
     def forward(batch: list[int]) -> Tensor:
         tensors = collate([inputs[n] for n in batch], padding, compute)
-        states = model(**tensors).last_hidden_state.float()
-        read = tensors["attention_mask"][..., None]
-        return functional.normalize((states * read).sum(1) / read.sum(1).clamp(min=1), dim=1)
+        states = model(**tensors).last_hidden_state
+        return functional.normalize(mean_pooled(states, tensors["attention_mask"]), dim=1)
 
     lengths = [len(row) for row in inputs]
     return read_rows(model, lengths, forward, compute=compute, what="embed")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import compress
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -77,6 +80,38 @@ class Encoded:
             compress(values, kept) for values in (self.ids, self.roles, self.segments)
         )
         return Encoded(tuple(ids), bytes(roles), bytes(segments))
+
+
+class EncodedRows:
+    """Many inputs in flat arrays: six bytes per token, where a tuple of numbers takes forty."""
+
+    def __init__(self, rows: Iterable[Encoded] = ()):
+        self._ids, self._ends = array("i"), array("q", [0])
+        self._roles, self._segments = bytearray(), bytearray()
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: Encoded) -> None:
+        """Add an input."""
+        self._ids.extend(row.ids)
+        self._roles += row.roles
+        self._segments += row.segments
+        self._ends.append(len(self._ids))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, row: int) -> Encoded:
+        tokens = slice(self._ends[row], self._ends[row + 1])
+        return Encoded(
+            tuple(self._ids[tokens]), bytes(self._roles[tokens]), bytes(self._segments[tokens])
+        )
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(rows,) The number of tokens of each."""
+        ends = np.array(self._ends, np.int64)
+        return np.asarray(ends[1:] - ends[:-1])
 
 
 def write_encoded(file: Path, ids: pa.Array, rows: Sequence[Encoded]) -> None:

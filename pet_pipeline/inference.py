@@ -100,6 +100,15 @@ def read_rows(
     return np.zeros((0, 0), np.float32) if outputs is None else outputs
 
 
+def mean_pooled(states: Tensor, attention: Tensor) -> Tensor:
+    """Sentence embeddings (rows, width), float32: the mean of the states that are no padding.
+
+    states: (rows, tokens, width); attention: (rows, tokens), 0 for padding
+    """
+    read = attention[..., None].to(states.device)
+    return (states.float() * read).sum(1) / read.sum(1).clamp(min=1)
+
+
 def parts_within(count: int, width: int, compute: Compute) -> Iterator[slice]:
     """Slices of `count` rows of one length, each within the budget of inference batches."""
     size = max(1, compute.batch_tokens // max(1, width))

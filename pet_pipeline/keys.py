@@ -137,6 +137,8 @@ def _changes(
         yield Change(path, kind, old, new, thing)
     elif len(path) > 1 and (_has_files(old) or _has_files(new)):
         yield Change(path, "content", old, new, thing)
+    elif isinstance(old, dict) and isinstance(new, dict) and "result" in (_kind(old), _kind(new)):
+        yield Change(path, "content", old, new, thing)  # made by a unit, or no longer
     elif len(path) > 1 and _name(old) and _name(new) and _name(old) != _name(new):
         yield Change(path, "value", _name(old), _name(new), thing)
     elif isinstance(old, dict) and isinstance(new, dict):

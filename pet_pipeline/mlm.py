@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,10 +21,12 @@ from pet_pipeline.compute import Compute
 from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.encoding import LabelWords, Tokenizer, layout_of
 from pet_pipeline.inference import Forward, collate, device_of, parts_within, read_rows
+from pet_pipeline.masking import MaskedText, Masking
 from pet_pipeline.models import Pretrained
 from pet_pipeline.pretrained import load_mlm, load_tokenizer
 from pet_pipeline.soft_prompt import PROMPT
 from pet_pipeline.tables import Floats
+from pet_pipeline.words import Joins
 
 Inputs = Mapping[str, Tensor]
 
@@ -140,6 +141,10 @@ class MaskedLM:
             by_word[:, indices] = self._fill_words(resized, targets) / length
         return _label_means(by_word, words)
 
+    def masking(self, fraction: float, words: Joins | None = None) -> Masking:
+        """How a fraction of the tokens of texts is to be predicted; words: to mask them whole."""
+        return Masking(fraction, self.layout.mask, self.model.config.vocab_size, words)
+
     def mlm_loss(self, texts: Sequence[MaskedText]) -> Tensor:
         """The sum of the cross-entropies of the predicted tokens of some texts."""
         inputs = self.inputs([text.row for text in texts])
@@ -215,38 +220,6 @@ class _Pairs:
     starts: Tensor  # (rows,) the first mask of each row
     owner: Tensor  # (pairs,) the row of each
     targets: Tensor  # (pairs, length) the tokens of each one's word
-
-
-@dataclass(frozen=True)
-class MaskedText:
-    """A text of which some tokens are predicted."""
-
-    row: Encoded  # with masks, or other tokens, at the positions
-    positions: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.int64]
-
-
-def mask_texts(
-    rows: Sequence[Encoded], rng: np.random.Generator, *, fraction: float, lm: MaskedLM
-) -> list[MaskedText]:
-    """Texts in which a fraction of the tokens is to be predicted; those without any are left out.
-
-    Of the chosen tokens 80 % become masks, 10 % random tokens, 10 % stay (1810.04805, 3.1). At
-    least one token of all texts is chosen, if any may be: no special token, mask or prompt.
-    """
-    allowed = [_maskable(row) for row in rows]
-    chosen = [places[rng.random(len(places)) < fraction] for places in allowed]
-    if not any(len(positions) for positions in chosen):
-        first = next((n for n, places in enumerate(allowed) if len(places)), None)
-        if first is None:
-            return []
-        chosen[first] = allowed[first][:1]
-    vocabulary = lm.model.config.vocab_size
-    return [
-        _mask_text(row, positions, rng, mask=lm.layout.mask, vocabulary=vocabulary)
-        for row, positions in zip(rows, chosen, strict=True)
-        if len(positions)
-    ]
 
 
 def token_logits(
@@ -341,27 +314,3 @@ def _label_means(by_word: Tensor, words: LabelWords) -> Tensor:
     """Scores (rows, words) as scores (rows, labels), in float32."""
     # Not a matrix product: autocast would round its result to bfloat16.
     return (by_word[:, :, None] * torch.from_numpy(words.mean).to(by_word.device)).sum(1)
-
-
-def _maskable(row: Encoded) -> npt.NDArray[np.int64]:
-    """Positions of the tokens that may be predicted."""
-    return np.flatnonzero(
-        np.isin(np.frombuffer(row.roles, np.uint8), (int(Role.TEXT), int(Role.TEMPLATE)))
-    )
-
-
-def _mask_text(
-    row: Encoded,
-    positions: npt.NDArray[np.int64],
-    rng: np.random.Generator,
-    *,
-    mask: int,
-    vocabulary: int,
-) -> MaskedText:
-    ids = np.array(row.ids, np.int64)
-    targets = ids[positions]
-    kind = rng.random(len(positions))
-    random = rng.integers(vocabulary, size=len(positions))
-    ids[positions] = np.where(kind < 0.8, mask, np.where(kind < 0.9, random, targets))
-    masked = Encoded(tuple(ids.tolist()), row.roles, row.segments)
-    return MaskedText(masked, positions, targets)

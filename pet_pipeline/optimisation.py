@@ -110,6 +110,34 @@ class PrototypeSettings:
 
 
 @dataclass(frozen=True)
+class Adaptation:
+    """How a masked LM is trained further on unlabelled texts (TAPT, 2004.10964, section 4).
+
+    optimisation: its batch size is in sequences of `max_tokens`; an update of shorter ones has
+    more, so that it holds as many tokens
+    """
+
+    optimisation: Optimisation
+    steps: int
+    max_tokens: int  # of a sequence
+    packed: bool = False  # text after text fills a sequence; else one text is one sequence
+    masked: float = 0.15  # fraction of the tokens to be predicted
+    whole_words: bool = False
+    keep_weight: float = 0.0  # of the distance to a teacher's embeddings; 0 without a teacher
+    held_out: int = 5000  # predicted tokens that the result is measured on, if there are as many
+
+    @property
+    def update_tokens(self) -> int:
+        """The tokens of an update, at most."""
+        return self.optimisation.batch_size * self.max_tokens
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all updates, at most."""
+        return self.steps * self.update_tokens
+
+
+@dataclass(frozen=True)
 class Distillation:
     """How a classifier is trained on soft labels (1503.02531, section 2)."""
 

@@ -79,6 +79,11 @@ def longest_input(config: Any) -> int:
     return positions
 
 
+def input_limit(model: Pretrained) -> int:
+    """The most tokens that a model reads, by its configuration; loads no weights."""
+    return longest_input(_configuration(model))
+
+
 def check_seq2seq(model: Pretrained) -> None:
     """Raise `UserError` if a model is not a sequence-to-sequence model; loads no weights."""
     config = _configuration(model)
@@ -100,6 +105,21 @@ def load_mlm(model: Pretrained, compute: Compute | None = None) -> Any:
             "name the model that was pretrained, not one tuned for another task"
         )
     return loaded
+
+
+def new_mlm(model: Pretrained, compute: Compute | None = None) -> tuple[Any, bool]:
+    """A masked LM in float32 on any encoder, and whether its head is new, which starts at random.
+
+    Raises `UserError` if weights of the encoder are missing, or there is no such head for it.
+    """
+    check_mlm(model)
+    loaded, info = _load(AutoModelForMaskedLM, model, compute)
+    encoder = f"{loaded.base_model_prefix}."
+    missing = sorted(key for key in info["missing_keys"] if "position_ids" not in key)
+    lost = [key for key in missing if key.startswith(encoder)]
+    if lost:
+        raise UserError(f"{_where(model)[0]} lacks weights of the encoder (missing: {lost[0]})")
+    return loaded, bool(missing)
 
 
 def new_classifier(

@@ -20,7 +20,7 @@ from pet_pipeline.demonstrations import Demonstrations, Rows
 from pet_pipeline.encoded import Encoded, Role
 from pet_pipeline.encoding import LabelWords, PatternEncoder
 from pet_pipeline.errors import UserError
-from pet_pipeline.mlm import MaskedLM, mask_texts
+from pet_pipeline.mlm import MaskedLM
 from pet_pipeline.models import Pretrained
 from pet_pipeline.optimisation import (
     PROTOTYPES,
@@ -317,7 +317,7 @@ class Pvp:
         batch = batch_rows(len(texts), size, seed=seed_from("mlm", seed), step=step)
         rng = np.random.default_rng(seed_from("masked", seed, step))
         rows = [texts[n].without(Role.DEMONSTRATION) for n in batch]
-        masked = mask_texts(rows, rng, fraction=mlm.masked, lm=self.lm)
+        masked = self.lm.masking(mlm.masked).texts(rows, rng)
         count = sum(len(text.positions) for text in masked)
         lengths = [len(text.row) for text in masked]
         for part in cut_batches(lengths, tuning.optimisation.batch_tokens):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +35,7 @@ PINS = "pins.json"  # what was found once: commits of hub models, the precision,
 LOCK = ".lock"
 OWN_TASK = "task"  # the folder of a task that was made for this run alone
 SOME = 10  # units that a message names
+GENERATION = re.compile(r"gen-\d+/")  # before the stages of a generation
 ATTEMPTS = "attempts.json"  # how often units were forced, and which are being forced
 
 
@@ -65,7 +68,8 @@ class Run:
         self._schedule = Schedule(jobs)
         self._attempts = Attempts.read(root / ATTEMPTS)
         self._forced: set[str] = set()  # units whose attempt was counted up in this run
-        self._last: str | None = None  # the stage to stop after, once it was reached
+        self._reached = False  # whether the stage to stop after has begun
+        self._inside = ""  # the folder of generations' stages, if they are not of this run's own
         self._config = config
         self._lock = FileLock(root / LOCK, timeout=0)
 
@@ -117,7 +121,10 @@ class Run:
         stage: the folder the units are in, below the run's: "gen-0/finetune"
         Raises `UserError` with the problems of all units that fail; the others finish first.
         """
-        if self._last not in (None, stage):  # a stage may take more than one call
+        if self._inside:
+            stage = GENERATION.sub(f"{self._inside}/", stage)
+        last = self.until in (_verb(stage), stage)
+        if self._reached and not last:  # a stage may take more than one call
             raise _Until
         planned = {name: self._place(stage, name, unit) for name, unit in units.items()}
         self.units += planned.values()
@@ -133,9 +140,20 @@ class Run:
             self.plan = self.plan or bool(undone)
             return {n: done[n] or Result(unit.dir, unit.key, {}) for n, unit in planned.items()}
         self._run(stage, undone, done)
-        if self.until in (_verb(stage), stage):
-            self._last = stage
+        self._reached = last
         return {name: result for name, result in done.items() if result}
+
+    @contextmanager
+    def inside(self, stage: str) -> Iterator[None]:
+        """Make the work of a generation's stages a part of another one, in its folder.
+
+        Inside "adapt", the units of gen-0/finetune are in adapt/finetune, and of the stage adapt.
+        """
+        self._inside = stage
+        try:
+            yield
+        finally:
+            self._inside = ""
 
     def pin(self, name: str, value: Callable[[], str], *, renew: bool = False) -> str:
         """A value that is looked up once in the life of a run folder; a plan stores nothing.
@@ -309,7 +327,8 @@ class _Until(Exception):
 
 
 def _verb(stage: str) -> str:
-    return stage.rpartition("/")[2]
+    """The stage that a folder of units belongs to: finetune of gen-0/finetune."""
+    return GENERATION.sub("", stage).partition("/")[0]
 
 
 def _name(root: Path, folder: Path) -> str:

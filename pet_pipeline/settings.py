@@ -10,8 +10,9 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from pet_pipeline.config import RENAMED, Section, Settings
+from pet_pipeline.config import RENAMED, Settings
 from pet_pipeline.errors import UserError, nearest, raise_all
+from pet_pipeline.setting_types import Section
 
 NO_TASK = (
     "task: not set, and no labelled texts to make one from; name the folder of a task, "

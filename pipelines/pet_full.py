@@ -12,6 +12,7 @@ from pet_pipeline import (
     Metrics,
     Run,
     Settings,
+    adapt,
     annotate,
     command,
     distill,
@@ -36,6 +37,7 @@ def pet_full(settings: Settings, run: Run) -> Metrics | None:
     searched = find_patterns(run, task, tables, settings)  # LM-BFF's, if the settings ask for them
     task = searched.task
     inputs = encode(run, task, tables, settings)
+    inputs = adapt(run, task, inputs, settings)  # the model that all PVPs start from, if set
     inputs = select(run, task, inputs, settings)  # learning rate and steps, if asked for
     generations: list[Generation] = []
     # Without a pool there is nothing to annotate and distil: the baseline is all there is.

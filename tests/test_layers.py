@@ -21,11 +21,13 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
     {"remarks"},
     {"stages"},
     {"search"},
-    {"pvp", "embedding"},
+    {"pvp", "embedding", "adapting"},
     {"tuning"},
     {"nearest_words", "prompt_start"},
     {"classifier", "demonstrations", "mlm"},
     {"contrast", "new_task", "parts", "prototypes", "training", "pretrained"},
+    {"adapted", "corpus", "masking"},
+    {"words"},
     {"inference", "labelled", "optimisation", "run", "soft_prompt", "whole_tables"},
     {"encoding", "schedule", "sources"},
     {
@@ -45,12 +47,17 @@ FLOORS = [  # top to bottom; names on one floor do not import each other
     {"compute", "fanout", "formats", "keys", "models", "patterns", "records"},
     {"drafts", "duplicates", "settings", "stage_totals", "tables", "texts", "truncation"},
     {"config", "label_names", "progress"},
+    {"setting_types"},
     {"columns", "errors", "estimate", "files", "methods", "pace", "seeds"},
 ]
 FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}
 BOOKKEEPING = {"run", "units", "keys", "fanout", "reasons", "schedule", "estimate", "stage_totals"}
 LEARNING = {
     "search",
+    "adapting",
+    "corpus",
+    "masking",
+    "words",
     "pvp",
     "classifier",
     "contrast",

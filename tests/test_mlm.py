@@ -30,9 +30,10 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from pet_pipeline import mlm
 from pet_pipeline.compute import Compute
-from pet_pipeline.encoded import Encoded, Role
+from pet_pipeline.encoded import Encoded
 from pet_pipeline.encoding import PatternEncoder
-from pet_pipeline.mlm import MaskedLM, MaskedText, mask_texts, own_logits, token_logits
+from pet_pipeline.masking import MaskedText
+from pet_pipeline.mlm import MaskedLM, own_logits, token_logits
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.patterns import pattern_of
 
@@ -202,7 +203,7 @@ def test_where_the_shortcut_fails_the_models_own_logits_serve(
             lm.model(**lm.inputs([row])).logits[0, row.slot.start] for row in rows
         ]
         filled = lm.confident_scores(long.encode(ROWS[:1]), long.words)
-        texts = mask_texts(rows, np.random.default_rng(0), fraction=0.5, lm=lm)
+        texts = lm.masking(0.5).texts(rows, np.random.default_rng(0))
         loss = lm.mlm_loss(texts)
     great, good, bad = (word[0] for word in pvp.words.words)
     expected = [torch.stack([(row[great] + row[good]) / 2, row[bad]]) for row in whole]
@@ -425,65 +426,10 @@ def transformers_loss(lm: MaskedLM, texts: Sequence[MaskedText]) -> float:
 
 def test_the_mlm_loss_is_the_models_own(lm: MaskedLM) -> None:
     rows = encoder(lm, LONG).encode(ROWS)
-    texts = mask_texts(rows, np.random.default_rng(3), fraction=0.5, lm=lm)
+    texts = lm.masking(0.5).texts(rows, np.random.default_rng(3))
     assert len({len(text.row) for text in texts}) > 1
     with torch.no_grad():
         assert float(lm.mlm_loss(texts)) == pytest.approx(transformers_loss(lm, texts), rel=1e-5)
-
-
-TEMPLATES = ["{text} so {mask} {sep} the end", "{mask}: {text}", "{demos} {text} {mask}"]
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=SHARED)
-@given(
-    st.integers(0, 10_000),
-    st.floats(0, 1),
-    st.sampled_from(TEMPLATES),
-    st.lists(st.sampled_from(["", "[MASK] [SEP]", "the film", "nice day"]), max_size=4),
-)
-def test_only_texts_and_words_of_the_template_are_predicted(
-    lm: MaskedLM, seed: int, fraction: float, template: str, texts: list[str]
-) -> None:
-    soft = Encoded.of([7, 8], Role.SOFT)
-    rows = [
-        row.splice(slice(1, 1), soft)
-        for row in encoder(lm, LONG, template).encode([{"text": text} for text in texts])
-    ]
-    masked = mask_texts(rows, np.random.default_rng(seed), fraction=fraction, lm=lm)
-    allowed = {int(Role.TEXT), int(Role.TEMPLATE)}
-    for text in masked:
-        assert {text.row.roles[n] for n in text.positions} <= allowed
-        assert len(text.positions) == len(text.targets) == len(set(text.positions.tolist())) > 0
-        ids = np.array(text.row.ids)
-        ids[text.positions] = text.targets
-        assert replace(text.row, ids=tuple(ids.tolist())) in rows  # nothing else is changed
-    assert bool(masked) == any(allowed & set(row.roles) for row in rows)
-
-
-def test_all_of_the_text_is_predicted_by_a_fraction_of_1(lm: MaskedLM) -> None:
-    rows = encoder(lm, LONG, TEMPLATES[0]).encode(ROWS)
-    masked = mask_texts(rows, np.random.default_rng(0), fraction=1.0, lm=lm)
-    special = {lm.tokenizer.convert_tokens_to_ids(t) for t in ("[CLS]", "[SEP]", "[MASK]")}
-    for row, text in zip(rows, masked, strict=True):
-        assert text.positions.tolist() == [n for n, i in enumerate(row.ids) if i not in special]
-        assert text.targets.tolist() == [i for i in row.ids if i not in special]
-
-
-def test_without_a_token_to_predict_there_is_nothing(lm: MaskedLM) -> None:
-    rows = encoder(lm, LONG, "{text} {mask}").encode([{"text": ""}] * 3)
-    assert mask_texts(rows, np.random.default_rng(0), fraction=1.0, lm=lm) == []
-    assert mask_texts([], np.random.default_rng(0), fraction=1.0, lm=lm) == []
-
-
-def test_a_fraction_of_the_tokens_is_masked(lm: MaskedLM) -> None:
-    rows = [Encoded.of([7] * 100, Role.TEXT)] * 100
-    masked = mask_texts(rows, np.random.default_rng(0), fraction=0.15, lm=lm)
-    tokens = np.array([text.row.ids[n] for text in masked for n in text.positions])
-    assert len(tokens) == pytest.approx(1500, abs=150)
-    assert (tokens == lm.layout.mask).mean() == pytest.approx(0.8, abs=0.03)
-    assert (tokens == 7).mean() == pytest.approx(0.1, abs=0.03)
-    assert len(set(tokens.tolist())) > 50
-    assert tokens.max() < 206
 
 
 def test_it_computes_on_the_cpu_if_nothing_else_is_there(

@@ -20,7 +20,8 @@ from pet_pipeline.compute import Compute
 from pet_pipeline.contrast import supervised_contrast
 from pet_pipeline.demonstrations import Demonstrations, Rows
 from pet_pipeline.encoded import Encoded, Role
-from pet_pipeline.mlm import MaskedLM, MaskedText
+from pet_pipeline.masking import MaskedText
+from pet_pipeline.mlm import MaskedLM
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.optimisation import (
     PROTOTYPES,

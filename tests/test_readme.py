@@ -154,8 +154,9 @@ def test_every_stage_is_listed(workplace: Path) -> None:
     listed = README.partition("The stages are ")[2].partition(".")[0]
     stages = set(re.findall(r"\w+", re.sub(r"\(.*?\)|\band\b", "", listed, flags=re.DOTALL)))
     everything = (
-        "search.templates=true demonstrations.enabled=true calibration.method=contextual "
-        "ensemble.weights=fitted ipet.generations=1 finetune.max_tokens=64 finetune.select=folds"
+        "search.templates=true adapt.text=pool demonstrations.enabled=true "
+        "calibration.method=contextual ensemble.weights=fitted ipet.generations=1 "
+        "finetune.max_tokens=64 finetune.select=folds"
     )
     shown = run(
         "pet run --task patterns/moods --labelled labelled.csv --pool pool.csv --test test.csv",

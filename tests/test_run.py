@@ -823,3 +823,25 @@ def started(root: Path) -> int:
     """How often work has begun in a run."""
     log = root / "log.jsonl"
     return log.read_text().count('"event": "stage"') if log.exists() else 0
+
+
+def test_stages_inside_another_one_are_a_part_of_it(place: Place) -> None:
+    def go(**options: Any) -> list[str]:
+        with Run(place.root, **options) as run:
+            with contextlib.suppress(KeyError), run.inside("first"):
+                run.do("gen-0/one", place.units("a"))
+                run.do("gen-0/two", place.units("b"))
+                raise KeyError
+            run.do("first", place.units("c"))
+            run.do("gen-0/one", place.units("d"))
+        return place.ran()
+
+    assert go(until="first") == ["a", "b", "c"]
+    assert go() == ["d"]
+    folders = sorted(
+        file.parent.relative_to(place.root).as_posix() for file in place.root.rglob(RECORD)
+    )
+    assert folders == ["first/c", "first/one/a", "first/two/b", "gen-0/one/d"]
+    assert go(force=("one",)) == ["d"]
+    assert go(force=("first",)) == ["a", "b", "c"]
+    assert go(force=("first/two",), until="first/two") == ["b"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pet_pipeline.adapted import AdaptedModel
 from pet_pipeline.config import Settings
 from pet_pipeline.metrics import Measured, metric_title, proportion
 from pet_pipeline.models import Pretrained
@@ -146,6 +147,7 @@ class ReportData:
     warnings: list[str]  # about the tables
     held_out: HeldOut | None
     prompts: list[ReadPrompt]
+    adapted: AdaptedModel | None
     times: list[StageTime]
 
     @property

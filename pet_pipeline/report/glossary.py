@@ -35,6 +35,9 @@ GLOSSARY = {
     "log-loss": "minus the logarithm of the right label's probability, on average; 0 is perfect",
     "standard error": "how far an average is off by chance, typically",
     "in-sample": "measured on the texts that the choice was made by, so too good",
+    "masked-LM loss": "minus the logarithm of a masked token's probability, on average",
+    "masked accuracy": "the fraction of masked tokens that the model predicts",
+    "sentence embedding": "the mean of a model's vectors for a text's tokens",
     "demonstration": "a labelled text inserted into the input as an example",
 }
 TERMS = {

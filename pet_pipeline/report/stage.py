@@ -25,6 +25,7 @@ from pet_pipeline.report.data import (
 from pet_pipeline.run import Run
 from pet_pipeline.settings import check_settings, write_settings
 from pet_pipeline.soft_tokens import SoftTokenWords
+from pet_pipeline.stages.adapt import read_adapted
 from pet_pipeline.stages.crossfit import CrossFit
 from pet_pipeline.stages.evaluate import read_metrics
 from pet_pipeline.stages.finetune import PROMPT, FineTune
@@ -79,6 +80,7 @@ def write_report(
         folds=_folds(run),
         selected=inputs.selected,
         prompts=_prompts(run, len(generations) - 1),
+        adapted=inputs.adapted,
         records=_records(run),
     )
     report = run.do("report", {".": unit})["."]
@@ -114,6 +116,7 @@ class WriteReport(Unit):
     folds: dict[int, tuple[Result, ...]]  # by number, of the first generation
     selected: Result | None  # what decided the learning rate and the steps
     prompts: dict[str, Result]  # fine-tunes of the last generation, by model, with soft prompts
+    adapted: Result | None  # the model that the PVPs start from
     records: RunRecords
     version = 3
 
@@ -161,6 +164,7 @@ class WriteReport(Unit):
                 ReadPrompt(name, read_records(result.dir / PROMPT, SoftTokenWords))
                 for name, result in self.prompts.items()
             ],
+            adapted=read_adapted(self.adapted) if self.adapted else None,
             times=self.records.times(),
         )
 

@@ -124,6 +124,8 @@ def longest_inputs(settings: Settings) -> dict[str, int]:
     longest = {"finetune.max_tokens": settings.finetune.max_tokens}
     if settings.demonstrations.enabled:
         longest["demonstrations.max_tokens"] = settings.demonstrations.max_tokens
+    if settings.adapt.text not in ("", "prompted"):
+        longest["adapt.max_tokens"] = settings.adapt.max_tokens
     if not settings.distill.model:  # else checked against that one
         if settings.baseline.enabled and settings.data.labelled:
             longest["baseline.max_tokens"] = settings.baseline.max_tokens

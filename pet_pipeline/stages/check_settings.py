@@ -12,9 +12,8 @@ from pet_pipeline.errors import listed, nearest
 from pet_pipeline.methods import SOFT_METHODS
 from pet_pipeline.patterns import Task, all_patterns
 from pet_pipeline.search.word_search import WORD_SEARCHES
+from pet_pipeline.stages.check_adapt import FEWEST_TOKENS, adapt_problems
 from pet_pipeline.stages.generators import GENERATORS
-
-FEWEST_TOKENS = 8
 
 
 def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
@@ -49,6 +48,7 @@ def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
             f"finetune.max_tokens: {settings.finetune.max_tokens} is too few; "
             f"the minimum is {FEWEST_TOKENS}"
         )
+    yield from adapt_problems(settings)
     distill = settings.distill
     if not distill.steps and distill.min_steps > distill.max_steps:
         yield (

@@ -15,7 +15,6 @@ from pet_pipeline.demonstrations import Rows
 from pet_pipeline.encoded import Encoded, read_encoded
 from pet_pipeline.keys import content_key
 from pet_pipeline.metrics import METRICS
-from pet_pipeline.models import Pretrained
 from pet_pipeline.optimisation import Method, PrototypeSettings, Tuning
 from pet_pipeline.patterns import Pattern, Task
 from pet_pipeline.records import write_records
@@ -35,9 +34,11 @@ from pet_pipeline.stages.results import (
     LOADING,
     MODEL,
     TUNED,
+    Base,
     FoundPattern,
     Inputs,
     Model,
+    base_of,
     need_inputs,
     training_rows,
 )
@@ -94,7 +95,7 @@ def fine_tunes(
     seeds = settings.finetune.seeds if tuned else (UNTUNED_SEED,)
     return {
         (name := f"{pattern.name}-{seed}"): FineTune(
-            base=base,
+            base=inputs.adapted or base,
             pattern=pattern,
             labelled=tables.labelled,
             added=added.get(name),
@@ -118,7 +119,7 @@ def fine_tunes(
 class FineTune(Unit):
     """What is tuned of one PVP on labelled rows; nothing if there are none."""
 
-    base: Pretrained
+    base: Base
     pattern: Pattern
     labelled: Result | None
     added: Result | None  # rows that other models labelled
@@ -158,7 +159,8 @@ class FineTune(Unit):
             if pvp.trained.prompt:
                 write_records(out / PROMPT, self._soft_words(pvp))
         if (rows and self.tuning) or pvp.trained:
-            pvp.save(out / MODEL, {"base": str(self.base), "base_key": content_key(self.base)})
+            base = base_of(self.base)
+            pvp.save(out / MODEL, {"base": str(base), "base_key": content_key(base)})
         elif pvp.prototypes:
             pvp.save_prototypes(out / MODEL)
         return info
@@ -217,7 +219,7 @@ class FineTune(Unit):
         from pet_pipeline.pvp import Pvp
 
         return Pvp.load(
-            self.base,
+            base_of(self.base),
             self.pattern,
             max_tokens=self.max_tokens,
             method=self.method,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from pet_pipeline.config import Finetune, Optimiser, Settings
+from pet_pipeline.config import AdamW, Finetune, Optimiser, Settings
 from pet_pipeline.errors import at_place
 from pet_pipeline.hub_datasets import DATASETS, dataset_version
 from pet_pipeline.methods import METHODS, SOFT_METHODS
@@ -18,6 +19,7 @@ from pet_pipeline.models import (
 )
 from pet_pipeline.optimisation import (
     PART,
+    Adaptation,
     Contrast,
     Method,
     MlmLoss,
@@ -83,7 +85,7 @@ def precision(run: Run, settings: Settings) -> str:
     return run.pin("precision", lambda: "auto" if run.dry else _resolve(run))
 
 
-def optimisation(settings: Settings, section: Optimiser, model: Pretrained) -> Optimisation:
+def optimisation(settings: Settings, section: AdamW, model: Pretrained) -> Optimisation:
     """How a section's models are trained; rates of 0 follow the model's hidden size."""
     return Optimisation(
         learning_rate=section.learning_rate or settings.learning_rate or default_rate(model),
@@ -93,7 +95,7 @@ def optimisation(settings: Settings, section: Optimiser, model: Pretrained) -> O
         weight_decay=section.weight_decay,
         clip=section.clip,
         frozen_embeddings=section.frozen_embeddings,
-        balanced=section.balanced,
+        balanced=isinstance(section, Optimiser) and section.balanced,
     )
 
 
@@ -104,6 +106,22 @@ def tuning(settings: Settings, model: Pretrained) -> Tuning:
     section = chosen.model_copy(update={"learning_rate": rate})
     how = optimisation(settings, section, model)
     return Tuning(how, chosen.updates, _mlm_loss(chosen), _contrast(chosen))
+
+
+def adaptation(settings: Settings, model: Pretrained) -> Adaptation:
+    """How the masked language model is adapted; a prompted text is as long as a PVP's input."""
+    chosen = settings.adapt
+    prompted = chosen.text == "prompted"
+    how = Adaptation(
+        optimisation=optimisation(settings, chosen, model),
+        steps=1,
+        max_tokens=settings.finetune.max_tokens if prompted else chosen.max_tokens,
+        packed=chosen.packed,
+        masked=chosen.masked,
+        whole_words=chosen.whole_words,
+        keep_weight=chosen.keep_weight if chosen.keep else 0.0,
+    )
+    return replace(how, steps=max(1, chosen.tokens // how.update_tokens))
 
 
 def soft_tokens(settings: Settings) -> SoftTokens | None:

@@ -23,6 +23,7 @@ from pet_pipeline.progress import say
 from pet_pipeline.run import Run
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.sources import Source, check_source, count_rows, read_batches
+from pet_pipeline.stages.check_adapt import source_problems, teacher_unit
 from pet_pipeline.stages.check_data import CheckData, label_conflicts, say_warnings
 from pet_pipeline.stages.check_models import check_models
 from pet_pipeline.stages.check_patterns import CheckPatterns, longest_inputs
@@ -67,7 +68,7 @@ def prepare(run: Run, task: Task, settings: Settings) -> Tables:
         pool = run.do("prepare", {"pool": _pool_unit(run, task, settings, test)})["pool"]
     else:
         _say_no_pool(run.root)
-    run.do("prepare", {"models": models})
+    run.do("prepare", {"models": models, **teacher_unit(run, settings)})
     if pool:
         view = view_pattern(task, settings)
         patterns = (*task.patterns, view) if view else task.patterns
@@ -239,6 +240,7 @@ def _check_sources(run: Run, task: Task, settings: Settings) -> int:
                 labelled=name != "pool",
                 place=f"data.{name}",
             )
+    problems += source_problems(run, task, settings)
     raise_all(problems)
     if not data.pool:
         return 0

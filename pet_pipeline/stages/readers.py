@@ -15,7 +15,7 @@ from pet_pipeline.run import Run
 from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.stages.demonstrate import Examples, read_vectors
 from pet_pipeline.stages.from_settings import precision, soft_tokens
-from pet_pipeline.stages.results import MODEL, Inputs, Model, weights_of
+from pet_pipeline.stages.results import MODEL, Base, Inputs, Model, weights_of
 from pet_pipeline.units import Result
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Reader:
     """A model with its pattern, how its label words are decoded, and what it is shown."""
 
-    base: Pretrained
+    base: Base
     model: Result
     pattern: Pattern
     soft: SoftTokens | None
@@ -78,7 +78,7 @@ def release() -> None:
 @functools.lru_cache(maxsize=1)  # the shards of a model come one after the other
 def _load(
     model: Result,
-    base: Pretrained,
+    base: Base,
     pattern: Pattern,
     soft: SoftTokens | None,
     max_tokens: int,

@@ -23,6 +23,8 @@ SCORES = "scores.parquet"
 VECTORS = "vectors.parquet"
 MODEL = "model"
 
+Base = Pretrained | Result  # what PVPs start from: a result is the folder that `adapt` wrote
+
 # What units cost, in rows that a model reads: to load it, and to tune it on a row
 LOADING, TUNED = 100.0, 3.0
 
@@ -95,12 +97,14 @@ class Part:
 class Inputs:
     """The rows of all tables in each pattern; vectors: of the labelled rows, if needed.
 
+    adapted: the model that PVPs start from, if `adapt` made one
     selected: what decided the learning rate and the steps of the fine-tunes; None: the settings
     """
 
     tables: Tables
     parts: dict[str, tuple[Part, ...]]  # by pattern
     vectors: Result | None = None
+    adapted: Result | None = None
     selected: Result | None = None
 
     def of(self, pattern: str) -> tuple[Part, ...]:
@@ -124,7 +128,7 @@ class Model:
     name: str
     pattern: Pattern
     seed: int
-    base: Pretrained
+    base: Base
     result: Result
     tuned: bool = True
 
@@ -180,10 +184,15 @@ def rows_of(table: Result, default: int = 1000) -> int:
     return int(info.get("rows", default))
 
 
-def weights_of(result: Result, base: Pretrained) -> Pretrained:
+def base_of(base: Base) -> Pretrained:
+    """The model that PVPs start from, as it is loaded."""
+    return ModelFolder(base.dir) if isinstance(base, Result) else base
+
+
+def weights_of(result: Result, base: Base) -> Pretrained:
     """Where a model's weights are."""
     folder = result.dir / MODEL
-    return ModelFolder(folder) if (folder / "config.json").exists() else base
+    return ModelFolder(folder) if (folder / "config.json").exists() else base_of(base)
 
 
 def shard_file(pool: Result, index: int) -> Path:

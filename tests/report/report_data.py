@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pet_pipeline.adapted import Adapted, AdaptedModel, Figures
 from pet_pipeline.metrics import (
     Paired,
     calibration_error,
@@ -19,6 +20,7 @@ from pet_pipeline.metrics import (
     reliability,
 )
 from pet_pipeline.models import ModelFolder
+from pet_pipeline.optimisation import Adaptation, Optimisation
 from pet_pipeline.patterns import Field, Pattern, Task
 from pet_pipeline.report.data import (
     AddedRows,
@@ -56,6 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
     "f1": {"metric": "f1"},
     "soft prompts": {"prompts": True},
     "selected": {"selected": True},
+    "adapted": {"adapted": True},
     "no pool": {"generations": 0, "classifier": False},
 }
 
@@ -72,6 +75,7 @@ def report_data(
     searched: bool = False,
     prompts: bool = False,
     selected: bool = False,
+    adapted: bool = False,
 ) -> ReportData:
     """The data of a run of some kind."""
     names = [f"pattern_{n}-1" for n in range(models)]
@@ -118,6 +122,7 @@ def report_data(
             ReadPrompt("pattern_0-1", [SoftTokenWords("It", [NearWord(EVIL, 0.5)])]),
         ]
         * prompts,
+        adapted=_adapted() if adapted else None,
         times=[StageTime("finetune", models, 75.0), StageTime("distill", 1, 4.25)],
     )
 
@@ -193,6 +198,19 @@ def _checked(name: str, labels: tuple[str, ...]) -> CheckedPattern:
 
 def _added(labels: tuple[str, ...]) -> AddedRows:
     return AddedRows(4, 0.7, dict.fromkeys(labels, 2), "sad 1 of 9")
+
+
+def _adapted() -> AdaptedModel:
+    figures = Figures(2.5, 0.5, 1.0), Figures(2.25, 0.625, 0.875)
+    return AdaptedModel(
+        base=EVIL,
+        on_hub=False,
+        texts=EVIL,
+        teacher="",
+        new_head=False,
+        adaptation=Adaptation(Optimisation(1e-4), 7, 128),
+        adapted=Adapted(2.375, 28000, 300, 1234, *figures),
+    )
 
 
 def _templates(template: str) -> TemplateRanking:

@@ -80,6 +80,11 @@ def test_a_page_is_whole_and_needs_no_network(case: str) -> None:
     if "searched" in case_of:
         headings += ["The template search", "The label-word search"]
         assert "Within noise, that is." in page
+    if "adapted" in case_of:
+        headings += ["How the model was adapted"]
+        assert "28,000 tokens in 7 updates" in page
+        assert '<td>masked accuracy</td><td class="n">50 %</td><td class="n">62 %</td>' in page
+        assert "Measured on 1,234 masked positions" in page
     assert sorted(re.findall(r"<h2[^>]*>(.*?)</h2>", page)) == sorted(headings)
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; $x_1$" in page
     assert "model = &#34;&lt;i&gt;x&lt;/i&gt;&#34;" in page
