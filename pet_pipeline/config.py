@@ -194,7 +194,8 @@ class Finetune(Optimiser):
         0.0,
         ge=0,
         description="highest rate; 0 follows the method: learning_rate above for full, else "
-        + ", ".join(f"{n} {m.learning_rate:g}" for n, m in METHODS.items() if m.learning_rate),
+        + ", ".join(f"{n} {m.learning_rate:g}" for n, m in METHODS.items() if m.learning_rate)
+        + "; those of no soft prompt are for small models, and scale with learning_rate above",
     )
     mlm_weight: Fraction = Field(0.0, description="a in (1-a)*CE + a*MLM; PET's is 1e-4")
     mlm_texts: Positive = Field(3, description="pool texts for each labelled one in the MLM loss")

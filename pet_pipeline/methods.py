@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MethodDefaults:
-    """The rate and the number of updates that a way of tuning needs; no rate: by model size."""
+    """The rate and the number of updates that a way of tuning needs.
+
+    learning_rate: for a small model, and in proportion to the rate of `full` for others, but of a
+    soft prompt for any; None: that of `full`, which follows the model's size
+    """
 
     learning_rate: float | None = None
     steps: int = 60

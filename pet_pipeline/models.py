@@ -29,7 +29,8 @@ TOKENIZER = (
 )  # fmt: skip
 
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd")  # as configurations call them
-RATES = ((512, 3e-4), (1023, 3e-5))  # up to a hidden size; above, SMALLEST_RATE
+SMALL_RATE = 3e-4  # of small models
+RATES = ((512, SMALL_RATE), (1023, 3e-5))  # up to a hidden size; above, SMALLEST_RATE
 SMALLEST_RATE = 1e-5
 
 

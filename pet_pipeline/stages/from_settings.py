@@ -10,6 +10,7 @@ from pet_pipeline.errors import at_place
 from pet_pipeline.hub_datasets import DATASETS, dataset_version
 from pet_pipeline.methods import METHODS, SOFT_METHODS
 from pet_pipeline.models import (
+    SMALL_RATE,
     HubModel,
     ModelFolder,
     Pretrained,
@@ -102,10 +103,19 @@ def optimisation(settings: Settings, section: AdamW, model: Pretrained) -> Optim
 def tuning(settings: Settings, model: Pretrained) -> Tuning:
     """How a PVP is tuned."""
     chosen = settings.finetune
-    rate = chosen.learning_rate or METHODS[chosen.method].learning_rate or 0.0
-    section = chosen.model_copy(update={"learning_rate": rate})
-    how = optimisation(settings, section, model)
+    rate = chosen.learning_rate or method_rate(settings, model)
+    how = optimisation(settings, chosen.model_copy(update={"learning_rate": rate}), model)
     return Tuning(how, chosen.updates, _mlm_loss(chosen), _contrast(chosen))
+
+
+def method_rate(settings: Settings, model: Pretrained) -> float:
+    """The learning rate that the method of the fine-tunes needs by default."""
+    method = settings.finetune.method
+    whole = settings.learning_rate or default_rate(model)
+    own = METHODS[method].learning_rate
+    if own is None:
+        return whole
+    return own if method in SOFT_METHODS else own * whole / SMALL_RATE
 
 
 def adaptation(settings: Settings, model: Pretrained) -> Adaptation:

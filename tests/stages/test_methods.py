@@ -15,7 +15,7 @@ from testing import CPU, run, todo
 
 from pet_pipeline.errors import UserError
 from pet_pipeline.methods import METHODS, SOFT_METHODS
-from pet_pipeline.models import ModelFolder
+from pet_pipeline.models import SMALL_RATE, ModelFolder
 from pet_pipeline.patterns import load_task
 from pet_pipeline.pvp import Pvp
 from pet_pipeline.show import unit_states
@@ -83,15 +83,20 @@ def test_a_prompt_that_nothing_tunes_scores_as_its_words_do(tiny_settings: Make)
 
 
 def test_rates_and_steps_follow_the_method(tiny_settings: Make) -> None:
-    for method in ("lora", "prompt_tuning"):
+    for method, doubled in (("lora", 2), ("prompt_tuning", 1)):  # where the model's rate is
         finetune = {"method": method, "steps": "auto"}
-        unit = planned(tiny_settings(finetune=finetune, learning_rate=0.5))
-        tuned = unit["gen-0/finetune/just-1"].unit
-        assert isinstance(tuned, FineTune)
-        assert tuned.tuning
-        assert tuned.tuning.steps == METHODS[method].steps
-        assert tuned.tuning.optimisation.learning_rate == METHODS[method].learning_rate
-        assert tuned.size() == f"{method}, {METHODS[method].steps} steps"
+        rates = []
+        for rate in (0.0, 2 * SMALL_RATE):
+            units = planned(tiny_settings(finetune=finetune, learning_rate=rate))
+            tuned = units["gen-0/finetune/just-1"].unit
+            assert isinstance(tuned, FineTune)
+            assert tuned.tuning
+            assert tuned.tuning.steps == METHODS[method].steps
+            assert tuned.size() == f"{method}, {METHODS[method].steps} steps"
+            rates.append(tuned.tuning.optimisation.learning_rate)
+        own = METHODS[method].learning_rate
+        assert own
+        assert rates == pytest.approx([own, doubled * own])
 
 
 def test_only_what_a_method_uses_is_in_the_key(tiny_settings: Make) -> None:
