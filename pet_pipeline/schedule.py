@@ -89,8 +89,17 @@ def _unit_line(stage: str, result: Result, seconds: float, left: str) -> str:
     name = result.dir.name
     title = stage if name == stage else f"{stage} {name}"
     summary = "  ".join(
-        f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}"
+        f"{k} {_figure(v)}" if isinstance(v, float) else f"{k} {v}"
         for k, v in result.info.items()
         if isinstance(v, int | float | str)
     )
     return f"{title:<34} {duration(seconds):>8}  {summary}{f'  {left}' if left else ''}"
+
+
+def _figure(value: float) -> str:
+    """Three decimals, or three digits of a small number.
+
+    >>> _figure(0.97251), _figure(0.0003), _figure(0.0)
+    ('0.973', '0.0003', '0.000')
+    """
+    return f"{value:.3g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"

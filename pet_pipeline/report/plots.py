@@ -101,7 +101,7 @@ def confusion_plot(counts: Sequence[Sequence[int]], labels: Sequence[str], name:
 
 def agreement_plot(fractions: Sequence[Sequence[float]], names: Sequence[str]) -> str:
     """Fraction of the pool's rows on which two PVPs predict the same label."""
-    title = "Agreement of the PVPs (fraction of pool rows)"
+    title = "Agreement of PVPs on pool rows"
     return _matrix(np.array(fractions), names, title, "PVP", "PVP", ".2f")
 
 

@@ -113,7 +113,7 @@ def test_every_figure_has_a_title_and_named_axes() -> None:
         {"Learning curve of single PVPs, 95 % intervals", "accuracy"},
         {"Entropy of the soft labels", "entropy (nats)", "pool rows"},
         {"Labels of the pool", "pool rows", "label"},
-        {"Agreement of the PVPs (fraction of pool rows)", "PVP"},
+        {"Agreement of PVPs on pool rows", "PVP"},
         {"The ensemble by generation", "generation", "accuracy (1 is perfect)"},
     ]
     assert len(svgs) == len(wanted)
