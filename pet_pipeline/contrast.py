@@ -18,12 +18,13 @@ def supervised_contrast(states: Tensor, labels: Tensor, temperature: float) -> T
     Every state is an anchor; those of its label are to be nearer to it than the others, by the
     cosine. states: (n, width); labels: (n,), each at least twice, or the state counts 0
     """
-    states = functional.normalize(states.float(), dim=-1)
     itself = torch.eye(len(states), dtype=torch.bool, device=states.device)
-    similar = (states @ states.T / temperature).masked_fill(itself, -torch.inf)
     positive = (labels[:, None] == labels) & ~itself
-    log_probs = similar.log_softmax(1).masked_fill(~positive, 0.0)
-    return -(log_probs.sum(1) / positive.sum(1).clamp(min=1)).mean()
+    with torch.autocast(states.device.type, enabled=False):  # near states differ by few digits
+        states = functional.normalize(states.float(), dim=-1)
+        similar = (states @ states.T / temperature).masked_fill(itself, -torch.inf)
+        log_probs = similar.log_softmax(1).masked_fill(~positive, 0.0)
+        return -(log_probs.sum(1) / positive.sum(1).clamp(min=1)).mean()
 
 
 def contrastive_losses(
@@ -55,9 +56,8 @@ def contrastive_losses(
 
     # With gradients, though they are not used: autocast would keep weights without any.
     states = torch.cat([repeatable(n)[1].detach() for n in range(len(labels))]).requires_grad_()
-    with torch.autocast(states.device.type, enabled=False):
-        contrasted = contrast.weight * supervised_contrast(states, targets, contrast.temperature)
-        (gradients,) = torch.autograd.grad(contrasted, states)
+    contrasted = contrast.weight * supervised_contrast(states, targets, contrast.temperature)
+    (gradients,) = torch.autograd.grad(contrasted, states)
     for n, gradient in enumerate(torch.split(gradients, [len(part) for part in labels])):
         loss, own = repeatable(n)
         pull = (own.float() * gradient.float()).sum()

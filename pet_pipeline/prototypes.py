@@ -64,7 +64,8 @@ class Prototypes:
             states, gold, n_labels=words.shape[1], settings=settings, seed=seed
         )
         own = similarities(states, projection, vectors)
-        return cls(projection, vectors, spread_of(own), spread_of(words))
+        # What a label scores whatever the text is no part of it: a prior may be subtracted later.
+        return cls(projection, vectors, spread_of(own), spread_of(words - words.mean(0)))
 
     @classmethod
     def load(cls, file: Path) -> Self:

@@ -23,6 +23,7 @@ from pet_pipeline.metrics import mean_and_sd
 
 TASKS = {"ag_news": "agnews_text", "yelp5": "yelp_full"}  # elsewhere named like the set
 WIDTH = 100  # of a table at least: a figure that wraps can be read, one that is cut cannot
+SAMPLES = "samples"  # the folder of their tables in a program's output
 HALVES = {"even": 0, "odd": 1}  # of the test rows
 
 
@@ -84,7 +85,7 @@ def sample_of(
     if 0 < test_rows < test.num_rows:
         numbers = np.random.default_rng(0).permutation(test.num_rows)[:test_rows]
         test = test.take(pa.array(np.sort(numbers)))
-    samples = output / "samples"
+    samples = output / SAMPLES
     sample = f"{name}-{seed}-{per_label}" if per_label else f"{name}-{seed}"
     measured = f"{name}-test-{half or 'all'}-{test.num_rows}"
     return {

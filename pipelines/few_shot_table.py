@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Annotated, Any
 
 import typer
-from few_shot import check_samples, percent, print_table, sample_of
+from few_shot import SAMPLES, check_samples, percent, print_table, refuse_overrides, sample_of
 from pet_full import pet_full
 
 from pet_pipeline import Run, Settings, UserError, read_settings
@@ -36,6 +36,15 @@ KINDS = {
     "baseline": "baseline",
 }
 EXAMPLE = 'mine = ["finetune.steps=40", "finetune.seeds=[1, 2]"]'
+OPTIONS = {
+    "output": "--output",
+    "task": "--sets",
+    "data.labelled": "--sets",
+    "data.pool": "--sets",
+    "data.test": "--sets",
+    "data.columns": "--sets",
+    "data.pool_rows": "--pool-rows",
+}
 NOT_COPIED = shutil.ignore_patterns("log.jsonl", ".lock", "report")
 
 
@@ -73,6 +82,8 @@ def main(
     counts, measured_on = counts_of(per_label, sets), rows_of(test_rows)
     try:
         compared = read_systems(systems) if systems else {"": []}
+        for changes in (override, *compared.values()):
+            refuse_overrides(changes, OPTIONS)
         results: Results = defaultdict(lambda: defaultdict(list))
         for name in sets.split(","):
             for seed in seeds.split(","):
@@ -129,8 +140,8 @@ def read_systems(file: Path) -> dict[str, list[str]]:
     for name, changes in systems.items():
         if not isinstance(changes, list) or not all(isinstance(text, str) for text in changes):
             raise UserError(f"--systems {file}: {name}: a list of settings is needed: {EXAMPLE}")
-        if Path(name).name != name:
-            raise UserError(f"--systems {file}: {name!r} is not the name of a folder")
+        if Path(name).name != name or name in ("..", SAMPLES):
+            raise UserError(f"--systems {file}: {name!r} cannot be the name of a folder of runs")
         read_settings(None, changes)
     return systems
 

@@ -106,3 +106,13 @@ def test_both_passes_over_a_part_have_the_same_dropout() -> None:
     assert not torch.equal(read[0] == 0, read[1] == 0)
     torch.rand(3)
     torch.testing.assert_close(gradients(net, *parts, at_once=False), first)  # by the seed
+
+
+def test_it_is_computed_in_float32_where_the_model_is_not() -> None:
+    labels = torch.tensor([0, 1, 0, 1])
+    near = 1 + 0.01 * torch.randn(4, 6, generator=torch.Generator().manual_seed(2))
+    expected = supervised_contrast(near, labels, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = supervised_contrast(near, labels, 0.1)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)

@@ -173,18 +173,24 @@ def test_combined_scores_are_the_mean_of_both_on_the_label_words_scale() -> None
     own = made.scores(clusters(3))
     own = own - own.mean(1, keepdims=True)
     centred = scores - scores.mean(1, keepdims=True)
-    expected = (centred / spread_of(words()) + own / spread_of(made.scores(clusters()))) / 2
+    expected = (centred / learned().word_spread + own / spread_of(made.scores(clusters()))) / 2
     combined = made.combine(scores, clusters(3))
     assert combined.dtype == np.float32
     np.testing.assert_allclose(combined.mean(1), scores.mean(1), rtol=1e-5)
     found = combined - combined.mean(1, keepdims=True)
-    np.testing.assert_allclose(found, expected * spread_of(words()), atol=1e-5)
+    np.testing.assert_allclose(found, expected * learned().word_spread, atol=1e-5)
 
 
 def test_label_words_on_another_scale_take_the_prototypes_along() -> None:
     one = learned().combine(words(3), clusters(3))
     scaled = Prototypes.learn(clusters(), GOLD, 10 * words(), settings=SETTINGS, seed=1)
     np.testing.assert_allclose(scaled.combine(10 * words(3), clusters(3)), 10 * one, rtol=1e-4)
+
+
+def test_what_a_label_scores_whatever_the_text_is_no_part_of_the_scale() -> None:
+    biased = words() + np.array([9, 0, -9], np.float32)
+    made = Prototypes.learn(clusters(), GOLD, biased, settings=SETTINGS, seed=1)
+    assert made.word_spread == pytest.approx(learned().word_spread, rel=1e-4)
 
 
 def test_what_all_labels_score_changes_no_probability() -> None:

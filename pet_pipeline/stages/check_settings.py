@@ -57,8 +57,10 @@ def setting_problems(task: Task, settings: Settings) -> Iterator[str]:
         )
 
 
-def label_count_problems(settings: Settings, counts: Mapping[str, int]) -> Iterator[str]:
-    """What cannot be done with so few labelled rows; counts: rows by label, empty without any."""
+def label_count_problems(
+    settings: Settings, counts: Mapping[str, int], development: Mapping[str, int]
+) -> Iterator[str]:
+    """What cannot be done with so few rows; rows by label of the tables, empty without any."""
     few = bool(counts) and max(counts.values()) < 2
     if few and _needs_folds(settings):
         yield (
@@ -75,6 +77,11 @@ def label_count_problems(settings: Settings, counts: Mapping[str, int]) -> Itera
         yield (
             f"finetune.select_folds: {chosen.select_folds} folds of {sum(counts.values())} "
             "labelled rows; lower it, or add rows"
+        )
+    if chosen.select == "development" and development and max(development.values()) < 2:
+        yield (
+            "finetune.select: 'development' corrects the scores of some rows of a label by others, "
+            "and no label has two in data.development; add rows, or take 'folds'"
         )
     if few and settings.search.templates:
         yield (

@@ -188,7 +188,8 @@ def survivors(keep: int, number: int) -> int:
 
 def short_tuning(tuning: Tuning, steps: int, number: int) -> Tuning:
     """The fine-tunes of a round: the last one's have all the steps, those before half as many."""
-    return replace(tuning, steps=max(1, steps >> (ROUNDS - 1 - number)), mlm=None)
+    steps = max(1, steps >> (ROUNDS - 1 - number))
+    return replace(tuning, steps=steps, mlm=None, contrast=None)
 
 
 def compared_labels(labelled: Result, labels: tuple[str, ...]) -> list[int]:

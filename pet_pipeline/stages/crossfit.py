@@ -136,7 +136,7 @@ class CrossFit(Unit):
         split = Split(rows, gold, held, others)
         what = f"fold {self.fold} of {real.pattern.name}, rate {_rate(real)}"
         seed = seed_from("crossfit", real.pattern.name, real.seed, real.generation, self.fold)
-        scored = score_held(self, split, out, compute, seed=seed, what=what)
+        scored = score_held(self, split, out, compute, seed=seed, what=what, with_untuned=True)
         return scored | in_sample_note("accuracy", real.pattern)
 
     def cost(self) -> float:
@@ -202,27 +202,30 @@ def score_held(
     *,
     seed: int,
     what: str,
+    with_untuned: bool = False,
 ) -> Info:
-    """Tune as a unit says on some rows, and write scores.parquet of those that are held out."""
+    """Tune as a unit says on some rows, and write scores.parquet of those that are held out.
+
+    with_untuned: whether the accuracy before tuning is measured, too
+    """
     real, held, others = unit.real, split.held, split.others
     compute = compute.at(real.precision)
     pvp = real.load(compute)
-    pvp.decoding = unit.decoding
     support = [n for n in others if n < real.n_labelled]
     ready = demonstrate(pvp, real.examples, split.rows, support, draws=unit.draws, compute=compute)
     held_rows, held_gold = ready.take(held), [split.gold[n] for n in held]
-    untuned = pvp.scores(held_rows, seed=seed)
+    info: Info = {"rows": len(held)}
+    if with_untuned:
+        untuned = pvp.scores(held_rows, seed=seed)
+        info["untuned_accuracy"] = METRICS["accuracy"](held_gold, untuned.argmax(1))
     real.tune(pvp, ready.take(others), [split.gold[n] for n in others], seed, what)
+    pvp.decoding = unit.decoding
     if unit.prior:
         pvp.prior = unit.prior.measure(pvp, seed)
     scores = pvp.scores(held_rows, seed=seed, what=what)
     ids = pa.array([n - split.first for n in held])
     write_scores(out / SCORES, ids, scores, real.pattern.labels)
-    return {
-        "rows": len(held),
-        "untuned_accuracy": METRICS["accuracy"](held_gold, untuned.argmax(1)),
-        "accuracy": METRICS["accuracy"](held_gold, scores.argmax(1)),
-    }
+    return info | {"accuracy": METRICS["accuracy"](held_gold, scores.argmax(1))}
 
 
 def _rate(real: FineTune) -> str:

@@ -61,7 +61,8 @@ def prepare(run: Run, task: Task, settings: Settings) -> Tables:
     }
     done = run.do("prepare", units)
     labelled, test, development = (done.get(name) for name in LABELLED_TABLES)
-    raise_all(label_count_problems(settings, labelled.info.get("labels", {}) if labelled else {}))
+    counts = [table.info.get("labels", {}) if table else {} for table in (labelled, development)]
+    raise_all(label_count_problems(settings, *counts))
     pool: Result | None = None
     checked: tuple[Result, ...] = ()
     if settings.data.pool:

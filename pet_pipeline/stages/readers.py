@@ -88,7 +88,9 @@ def _load(
     from pet_pipeline.pvp import Pvp
 
     part = model.dir / MODEL / PART
-    lm = _load_weights(weights_of(model, base), "" if part.exists() else model.key, compute)
+    made_by = base if part.exists() else model
+    key = made_by.key if isinstance(made_by, Result) else ""
+    lm = _load_weights(weights_of(model, base), key, compute)
     prototypes = model.dir / MODEL / PROTOTYPES
     return Pvp.of(
         lm,
@@ -102,7 +104,7 @@ def _load(
 
 @functools.lru_cache(maxsize=1)
 def _load_weights(weights: Pretrained, key: str, compute: Compute) -> MaskedLM:
-    """A masked LM; key: of the unit that tuned it, if all of it was tuned."""
+    """A masked LM; key: of the unit that made it, if one did: its folder may get another."""
     from pet_pipeline.mlm import MaskedLM
 
     return MaskedLM.load(weights, compute)

@@ -53,8 +53,11 @@ def find_patterns(run: Run, task: Task, tables: Tables, settings: Settings) -> S
             for base, result in zip(bases, words, strict=True)
         ]
         found = tuple(chain.from_iterable(read))
-    own = task.patterns if chosen.use == "add" else ()
-    return Searched(replace(task, patterns=(*own, *found)), templates, tuple(words))
+    if chosen.use == "add":
+        task = replace(task, patterns=(*task.patterns, *found))
+    else:
+        task = replace(task, patterns=found, others=(*task.others, *task.patterns))
+    return Searched(task, templates, tuple(words))
 
 
 def _names(task: Task, count: int) -> list[str]:

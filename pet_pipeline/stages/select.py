@@ -125,7 +125,8 @@ class Select(Unit):
                     candidate.learning_rate, candidate.steps, LogLoss.of(of_rows), accuracy
                 )
             )
-        best = min(range(len(ranked)), key=lambda n: ranked[n].log_loss.mean)
+        means = np.array([candidate.log_loss.mean for candidate in ranked])
+        best = int(np.where(np.isfinite(means), means, np.inf).argmin())
         selection = Selection(
             split=self.split,
             rows=len(losses[0]),
@@ -163,6 +164,11 @@ class Select(Unit):
         for rows, values in zip(numbers, scores, strict=True):
             order = np.argsort(rows)
             labels = gold[rows[order]]
+            if np.bincount(labels).max() < 2:  # a correction is fitted on the other rows
+                raise UserError(
+                    f"finetune.select: {len(rows)} rows are left that models were not tuned on, "
+                    "and no label has two; add rows, or take 'none'"
+                )
             losses.append(corrected_losses(values[order], labels.tolist(), self.folds))
             right.append(float((values[order].argmax(1) == labels).mean()))
         return np.asarray(np.mean(losses, axis=0)), fmean(right)

@@ -103,7 +103,9 @@ def test_systems_are_compared_on_the_same_rows(
     [
         ("", "is empty; write lines such as"),
         ("a = 1", "a: a list of settings is needed"),
-        ('"a/b" = []', "'a/b' is not the name of a folder"),
+        ('"a/b" = []', "'a/b' cannot be the name of a folder of runs"),
+        ('".." = []', "'..' cannot be the name of a folder of runs"),
+        ('a = ["output=b"]', "--set output: this program sets it; use --output"),
         ('a = ["finetune.step=1"]', "finetune.step: no such setting; did you mean 'steps'?"),
         ("a", "Expected '='"),
     ],

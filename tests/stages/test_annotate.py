@@ -131,6 +131,25 @@ def test_a_model_is_loaded_once_for_its_shards(
     assert loaded == (tuned if method == "full" else [tiny_mlm])
 
 
+def test_a_base_that_another_adaptation_replaced_is_loaded_again(
+    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotate, "release", lambda: None)  # a worker keeps its last model
+
+    def adapted(folder: str, rate: float) -> np.ndarray:
+        adapt = {"text": "pool", "tokens": 500, "learning_rate": rate}
+        output = str(tmp_path / folder)
+        settings = tiny_settings(output=output, adapt=adapt, finetune={"method": "bitfit"})
+        run(settings, until="annotate")
+        return scores(settings, "just-1-test")
+
+    first, second = (adapted("run", rate) for rate in (1e-2, 1e-3))
+    readers.release()
+    assert np.array_equal(adapted("another", 1e-3), second)
+    assert np.abs(first - second).max() > 1e-4
+    readers.release()
+
+
 def test_a_unit_for_annotation_is_of_one_model_and_one_shard(finished: Make) -> None:
     units = planned(finished(**SHARDED))
     unit = units["gen-0/annotate/just-1-00001"].unit

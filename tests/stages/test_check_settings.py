@@ -199,14 +199,14 @@ def test_a_label_with_two_rows_is_needed_to_hold_some_out(
         "ensemble.weights: 'fitted' holds out some rows of a label to tune on the others, and no "
         "label has two; add rows, or take 'uniform'"
     ]
-    assert list(label_count_problems(fitted, counts)) == (expected if few else [])
+    assert list(label_count_problems(fitted, counts, {})) == (expected if few else [])
     searched = tiny_settings(search={"templates": True})
     expected = [
         "search.templates: compares templates on some rows of a label after tuning on the others, "
         "and no label has two; add rows"
     ]
-    assert list(label_count_problems(searched, counts)) == (expected if few else [])
-    assert list(label_count_problems(tiny_settings(), counts)) == []
+    assert list(label_count_problems(searched, counts, {})) == (expected if few else [])
+    assert list(label_count_problems(tiny_settings(), counts, {})) == []
 
 
 def test_a_t5_is_used_by_its_generator_alone(tiny_settings: Make, tmp_path: Path) -> None:
@@ -216,3 +216,17 @@ def test_a_t5_is_used_by_its_generator_alone(tiny_settings: Make, tmp_path: Path
     assert used(templates=True, generators=["mlm", "t5"])
     assert not used(templates=True)
     assert not used(generators=["t5"])
+
+
+@pytest.mark.parametrize(("counts", "few"), [({}, False), ({"sad": 1, "happy": 1}, True)])
+def test_a_selection_needs_two_rows_of_a_label_to_measure_on(
+    tiny_settings: Make, counts: dict[str, int], few: bool
+) -> None:
+    settings = tiny_settings(finetune={"select": "development"})
+    found = list(label_count_problems(settings, {"sad": 4, "happy": 4}, counts))
+    expected = (
+        "finetune.select: 'development' corrects the scores of some rows of a label by others, and "
+        "no label has two in data.development; add rows, or take 'folds'"
+    )
+    assert found == ([expected] if few else [])
+    assert list(label_count_problems(settings, {"sad": 4}, {"sad": 2, "happy": 1})) == []

@@ -10,7 +10,7 @@ import pytest
 from planning import Make, planned, result
 
 from pet_pipeline.batches import fold_rows
-from pet_pipeline.optimisation import MlmLoss, Optimisation, Tuning
+from pet_pipeline.optimisation import Contrast, MlmLoss, Optimisation, Tuning
 from pet_pipeline.records import read_record, read_records, write_record, write_records
 from pet_pipeline.search.selection import LogLoss, corrected_losses
 from pet_pipeline.stages.compare_templates import (
@@ -39,10 +39,10 @@ def test_half_of_the_templates_are_left_after_each_round() -> None:
 
 @pytest.mark.parametrize(("steps", "expected"), [(20, [10, 20]), (3, [1, 3]), (1, [1, 1])])
 def test_the_last_fine_tunes_have_all_the_steps(steps: int, expected: list[int]) -> None:
-    tuning = Tuning(Optimisation(0.5), 60, MlmLoss(0.1))
+    tuning = Tuning(Optimisation(0.5), 60, MlmLoss(0.1), Contrast(1.0, 0.1, "pattern"))
     short = [short_tuning(tuning, steps, number) for number in range(ROUNDS)]
     assert [t.steps for t in short] == expected
-    assert {(t.optimisation, t.mlm) for t in short} == {(Optimisation(0.5), None)}
+    assert {(t.optimisation, t.mlm, t.contrast) for t in short} == {(Optimisation(0.5), None, None)}
 
 
 def made(folder: Path, name: str) -> Result:

@@ -44,6 +44,15 @@ def test_found_patterns_may_replace_the_tasks_own(tiny_settings: Make) -> None:
     assert todo(settings) == []
 
 
+def test_a_pattern_that_found_ones_replace_may_be_the_second_view(tiny_settings: Make) -> None:
+    contrast = {"contrast_weight": 1.0, "contrast_view": "pattern", "contrast_pattern": "mood"}
+    search = {**LISTED, "use": "replace"}
+    settings = tiny_settings(search=search, finetune=contrast, **QUICK)
+    run(settings, until="finetune")
+    folder = Path(settings.output) / "gen-0/finetune"
+    assert sorted(f.name for f in folder.iterdir()) == ["found-1-1", "found-2-1"]
+
+
 def test_names_of_found_patterns_do_not_clash(
     tiny_settings: Make, tmp_path: Path, tiny_task: Path
 ) -> None:

@@ -23,6 +23,7 @@ from pet_pipeline.optimisation import MlmLoss, Optimisation, Tuning
 from pet_pipeline.search.selection import corrected_losses
 from pet_pipeline.settings import check_settings
 from pet_pipeline.show import unit_states
+from pet_pipeline.stages import select as select_stage
 from pet_pipeline.stages.crossfit import CrossFit, ScoreDevelopment
 from pet_pipeline.stages.finetune import FineTune
 from pet_pipeline.stages.select import Candidate, Select, grid
@@ -290,14 +291,17 @@ def test_development_rows_that_are_labelled_ones_are_left_out(
     tiny_settings: Make, tiny_tables: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "development.parquet"
-    texts = [SAD[0], HAPPY[0], "a bad day", "a good day"]
-    pq.write_table(pa.table({"text": texts, "label": ["sad", "happy"] * 2}), file)
+    texts = [SAD[0], HAPPY[0], "a bad day", "a good day", "a bad shop", "a good shop"]
+    pq.write_table(pa.table({"text": texts, "label": ["sad", "happy"] * 3}), file)
     sections = on_development(tiny_tables)
     settings = tiny_settings(**{**sections, "data": {"development": str(file)}})
     run(settings, until="select")
     ids, _ = read_scores(result(settings, f"select/{NAMES[0]}-just").dir / "scores.parquet")
-    assert ids.to_pylist() == [2, 3]
-    assert read_selection(result(settings, "select/selected")).rows == 2
+    assert ids.to_pylist() == [2, 3, 4, 5]
+    assert read_selection(result(settings, "select/selected")).rows == 4
+    pq.write_table(pq.read_table(file).slice(0, 4), file)
+    with pytest.raises(UserError, match=r"2 rows are left .*, and no label has two; add rows"):
+        run(settings, until="select")
     same = {**sections, "data": {"development": tiny_tables["labelled"]}}
     with pytest.raises(UserError, match=r"finetune.select: no row can be held out"):
         run(tiny_settings(output=str(tmp_path / "same"), **same), until="select")
@@ -368,6 +372,14 @@ def test_of_equal_candidates_the_first_is_taken(
     selection = read_selection(Result(tmp_path, "", {}))
     assert selection.selected == 0
     assert "no other candidate has a lower log-loss than the first" in selection.verdict
+
+
+def test_a_candidate_that_diverged_is_never_taken(
+    made: Callable[[list[list[float]]], Select], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrected = iter([np.full(8, np.nan), np.full(8, 2.0), np.full(8, 1.0)])
+    monkeypatch.setattr(select_stage, "corrected_losses", lambda *_: next(corrected))
+    assert made([RIGHT, RIGHT, WRONG]).work(tmp_path, CPU)["steps"] == 2
 
 
 def test_overconfidence_does_not_decide(
