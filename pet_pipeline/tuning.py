@@ -142,12 +142,17 @@ class TrainedPart:
         save_file(copies, folder / PART, metadata={"part": json.dumps(description)})
 
     def merge(self) -> None:
-        """Make a plain masked LM of a model with adapters; raises `UserError` with a prompt."""
+        """Make a plain masked LM of a model with adapters, which reads faster.
+
+        Raises `UserError` if there is a prompt.
+        """
         if self.prompt:
             raise UserError(
                 f"a prompt of {self.method.name} is not a part of the model and cannot be merged "
                 "into it; the methods full, bitfit, layernorm, head, lora and ia3 can"
             )
+        if self.method.name not in ADAPTERS:
+            return
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         for name, module in list(self.lm.model.named_modules()):

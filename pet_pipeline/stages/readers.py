@@ -92,7 +92,7 @@ def _load(
     key = made_by.key if isinstance(made_by, Result) else ""
     lm = _load_weights(weights_of(model, base), key, compute)
     prototypes = model.dir / MODEL / PROTOTYPES
-    return Pvp.of(
+    pvp = Pvp.of(
         lm,
         pattern,
         max_tokens,
@@ -100,6 +100,9 @@ def _load(
         part=part if part.exists() else None,
         prototypes=prototypes if prototypes.exists() else None,
     )
+    if pvp.trained and not pvp.trained.prompt:
+        pvp.trained.merge()
+    return pvp
 
 
 @functools.lru_cache(maxsize=1)
