@@ -15,12 +15,15 @@ from testing import CPU, run, todo
 
 from pet_pipeline.errors import UserError
 from pet_pipeline.methods import METHODS, SOFT_METHODS
+from pet_pipeline.mlm import MaskedLM
 from pet_pipeline.models import SMALL_RATE, ModelFolder
 from pet_pipeline.patterns import load_task
 from pet_pipeline.pvp import Pvp
 from pet_pipeline.show import unit_states
+from pet_pipeline.stages.annotate import Annotate
 from pet_pipeline.stages.finetune import FineTune
 from pet_pipeline.stages.from_settings import soft_tokens
+from pet_pipeline.stages.readers import release
 from pet_pipeline.tables import read_rows, read_scores
 
 PART = "trained.safetensors"
@@ -165,3 +168,14 @@ def test_a_plan_says_how_much_is_trained(tiny_settings: Make) -> None:
         name = "models" if method == "bitfit" else "patterns"
         assert re.fullmatch(rf"[\d.]+ s, .*{wanted}", states[name])
         assert states["just-1"].endswith(f"{method}, 3 steps")
+
+
+def test_adapters_are_merged_before_a_model_reads_the_pool(tiny_settings: Make) -> None:
+    settings = settings_of(tiny_settings, "lora")
+    run(settings, until="finetune")
+    model = planned(settings)["gen-0/annotate/just-1-00000"].unit
+    assert isinstance(model, Annotate)
+    base = MaskedLM.load(ModelFolder(Path(settings.model)), CPU)
+    modules = {type(module) for module in base.model.modules()}
+    assert {type(module) for module in model.reader.load(CPU).lm.model.modules()} == modules
+    release()
