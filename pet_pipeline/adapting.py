@@ -194,16 +194,10 @@ def _loss(
 
 def _marks(lm: MaskedLM, texts: Sequence[MaskedText]) -> Tensor:
     """For each text (texts, 2) the sum of its cross-entropies, and how many tokens are right."""
-    counts = [len(text.positions) for text in texts]
-    rows = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(counts))
-    tokens = torch.from_numpy(np.concatenate([text.positions for text in texts]))
-    targets = torch.from_numpy(np.concatenate([text.targets for text in texts])).to(lm.device)
-    logits = lm.logits(
-        lm.inputs([text.row for text in texts]), torch.stack([rows, tokens], 1).to(lm.device)
-    )
+    rows, logits, targets = lm.predict(texts)
     losses = functional.cross_entropy(logits, targets, reduction="none").float()
     marks = torch.stack([losses, (logits.argmax(-1) == targets).float()], 1)
-    return torch.zeros(len(texts), 2, device=lm.device).index_add_(0, rows.to(lm.device), marks)
+    return torch.zeros(len(texts), 2, device=lm.device).index_add_(0, rows, marks)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from pet_pipeline.seeds import seed_from
 HELD_OUT = 0.1  # of the texts, at most
 SPARE = 1.2  # texts held out, against the number that would do if all were of the mean length
 MEASURED = 500  # texts that the mean length is taken of
+
+Numbers = npt.NDArray[np.int64]  # of rows
 
 # Some rows of a table: how many, and a function from numbers of them to inputs
 Chunk = tuple[int, Callable[[Sequence[int]], list[Encoded]]]
@@ -45,10 +47,11 @@ class Corpus:
         Raises `UserError` if there is no text to train or to measure on.
         """
         order = np.random.default_rng(seed_from("corpus")).permutation(n_rows)
-        length = _mean_length(chunks())
+        length = _mean_length(chunks(), order[:MEASURED])
         n_held = math.ceil(SPARE * adaptation.held_out / adaptation.masked / length)
         n_held = min(n_held, max(1, int(HELD_OUT * n_rows)))
-        n_train = math.ceil(adaptation.tokens / length)
+        passes = adaptation.passes
+        n_train = math.ceil(passes * n_rows if passes else adaptation.tokens / length)
         held = np.sort(order[:n_held])
         trained = np.sort(order[n_held : n_held + n_train])
         parts = (EncodedRows(), EncodedRows())
@@ -64,6 +67,14 @@ class Corpus:
         if not all(map(len, parts)):
             raise UserError(f"{n_rows} rows, not enough of them with text; two are needed at least")
         return cls(*parts)
+
+    def plan(self, adaptation: Adaptation) -> Adaptation:
+        """The same adaptation with the steps that its passes take, if it is given in passes."""
+        if not adaptation.passes:
+            return adaptation
+        # For a part of a pass, only so many texts are there.
+        tokens = max(1.0, adaptation.passes) * float(self.train.lengths.sum())
+        return replace(adaptation, steps=max(1, int(tokens / adaptation.update_tokens)))
 
 
 class Packing:
@@ -98,18 +109,13 @@ def has_text(row: Encoded) -> bool:
     return Role.TEXT in row.roles
 
 
-def _mean_length(chunks: Iterable[Chunk]) -> float:
-    """The mean number of tokens of the first texts."""
-    for count, encode in chunks:
-        if count:
-            lengths = [len(row) for row in encode(range(min(count, MEASURED)))]
-            return max(1.0, float(np.mean(lengths)))
-    return 1.0
+def _mean_length(chunks: Iterable[Chunk], numbers: Numbers) -> float:
+    """The mean number of tokens of some texts, by their numbers."""
+    lengths = [len(row) for (rows,) in _selected(chunks, [np.sort(numbers)]) for row in rows]
+    return max(1.0, float(np.mean(lengths))) if lengths else 1.0
 
 
-def _selected(
-    chunks: Iterable[Chunk], numbers: Sequence[npt.NDArray[np.int64]]
-) -> Iterator[list[list[Encoded]]]:
+def _selected(chunks: Iterable[Chunk], numbers: Sequence[Numbers]) -> Iterator[list[list[Encoded]]]:
     """Of each chunk the inputs of each group of row numbers, which are sorted."""
     start = 0
     for count, encode in chunks:

@@ -147,15 +147,18 @@ class MaskedLM:
 
     def mlm_loss(self, texts: Sequence[MaskedText]) -> Tensor:
         """The sum of the cross-entropies of the predicted tokens of some texts."""
+        _, logits, targets = self.predict(texts)
+        return functional.cross_entropy(logits, targets, reduction="sum")
+
+    def predict(self, texts: Sequence[MaskedText]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each token that is predicted the text's number, the logits, and the token itself."""
         inputs = self.inputs([text.row for text in texts])
         rows = np.repeat(np.arange(len(texts)), [len(text.positions) for text in texts])
         tokens = np.concatenate([text.positions for text in texts])
         targets = np.concatenate([text.targets for text in texts])
         positions = torch.from_numpy(np.stack([rows, tokens], 1)).to(self.device)
         logits = self.logits(inputs, positions)
-        return functional.cross_entropy(
-            logits, torch.from_numpy(targets).to(self.device), reduction="sum"
-        )
+        return positions[:, 0], logits, torch.from_numpy(targets).to(self.device)
 
     def _probe_inputs(self) -> dict[str, Tensor]:
         """Two rows of different lengths."""

@@ -118,8 +118,9 @@ class Adaptation:
     """
 
     optimisation: Optimisation
-    steps: int
+    steps: int  # 0 while only `passes` are known
     max_tokens: int  # of a sequence
+    passes: float = 0.0  # times the texts are read, which tell the steps; 0 if they are given
     packed: bool = False  # text after text fills a sequence; else one text is one sequence
     masked: float = 0.15  # fraction of the tokens to be predicted
     whole_words: bool = False

@@ -6,6 +6,7 @@ from a checkpoint ends where an uninterrupted one does.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from pet_pipeline.seeds import seed_from
 from pet_pipeline.soft_prompt import PROMPT
 
 CHECKPOINT = "checkpoint.safetensors"
+PARTIAL = f".{CHECKPOINT}.partial"  # a checkpoint that is being written
 WATCHED = 2  # first steps in which every trained parameter must get a gradient
 
 # step -> the step's losses, each scaled so that their sum is the loss; consumed one by one, so
@@ -59,7 +61,8 @@ def fit(
 
     groups: what is trained; None is all but, if they are frozen, the word embeddings
     checkpoints: a folder to save to and to resume from
-    Raises `UserError` at the first step if one of the groups' parameters gets no gradient.
+    Raises `UserError` at the first step if one of the groups' parameters gets no gradient, and at
+    any step whose loss or gradient is not finite.
     """
     optimisation, steps, seed = updates.optimisation, updates.steps, updates.seed
     model.to(device_of(compute)).train()
@@ -83,7 +86,9 @@ def fit(
             loss = _backward(losses(step), compute)
             if groups is not None and step < WATCHED:
                 _check_gradients(model, step)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), optimisation.clip)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optimisation.clip)
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                raise UserError(_diverged(what, step, steps, loss, parts))
             adam.step()
             adam.zero_grad(set_to_none=True)
             history.append(loss)
@@ -95,6 +100,12 @@ def fit(
     model.eval()
     recent = history[-max(1, steps // 10) :]
     return float(np.mean(recent)) if recent else 0.0
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a folder, also one that a killed attempt wrote in part."""
+    for name in (CHECKPOINT, PARTIAL):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _backward(parts: Iterator[Tensor], compute: Compute) -> float:
@@ -127,6 +138,18 @@ def _check_gradients(model: Any, step: int) -> None:
             f"finetune.method: no gradient reaches {unreached[0]} of this {model.config.model_type}"
             f" model ({len(unreached)} of the trained parameters); choose another method"
         )
+
+
+def _diverged(
+    what: str, step: int, steps: int, loss: float, groups: Sequence[ParameterGroup]
+) -> str:
+    """Why a training cannot be continued, and what to set."""
+    found = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss:g}"
+    rate = max((group.learning_rate for group in groups), default=0.0)
+    return (
+        f"{what}: {found} at step {step + 1} of {steps}, with a learning rate of {rate:g}; set a "
+        "lower one"
+    )
 
 
 def _slow(what: str, times: float, compute: Compute) -> str:
@@ -184,7 +207,7 @@ def _save(
     names = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, state in adam.state.items():
         tensors |= {f"adam.{key}.{names[parameter]}": value for key, value in state.items()}
-    beside = folder / f".{CHECKPOINT}.partial"
+    beside = folder / PARTIAL
     copies = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     copies["losses"] = torch.tensor(history, dtype=torch.float64)
     save_file(copies, beside, metadata={"step": str(len(history))})

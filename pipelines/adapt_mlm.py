@@ -9,11 +9,15 @@ sentence embeddings are kept by a second loss. DIR is then a model for `pet run 
 README.md records texts, tokens and losses. Run the same command again to resume after a stop.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -21,11 +25,12 @@ from pet_pipeline import UserError
 from pet_pipeline.adapted import FEW_POSITIONS
 from pet_pipeline.compute import Compute
 from pet_pipeline.errors import at_place, listed
+from pet_pipeline.files import sync_file
 from pet_pipeline.models import Pretrained, default_rate, resolve_model
 from pet_pipeline.optimisation import Adaptation, Optimisation
-from pet_pipeline.progress import progress, say
+from pet_pipeline.progress import say
 from pet_pipeline.sources import Source, find_source, open_datasets
-from pet_pipeline.stages.adapt import AdaptMlm, read_adapted
+from pet_pipeline.stages.adapt import STAGE, AdaptMlm, read_adapted
 from pet_pipeline.stages.adapt_texts import TableTexts
 from pet_pipeline.stages.check_adapt import BASE
 from pet_pipeline.units import PlannedUnit, Result
@@ -69,7 +74,8 @@ def main(
         )
         how = Adaptation(
             optimisation=optimisation,
-            steps=1,
+            steps=0,
+            passes=0.0 if tokens else passes,
             max_tokens=sequence,
             packed=packed,
             masked=masked,
@@ -77,15 +83,16 @@ def main(
             keep_weight=keep_weight if keep else 0.0,
             held_out=FEW_POSITIONS,
         )
+        if tokens:
+            how = replace(how, steps=max(1, tokens // how.update_tokens))
         teacher = (base if keep == BASE else at("--keep", keep)) if keep else None
         check_models(base, teacher, sequence)
         texts = texts_of(text, column)
-        budget = tokens or round(passes * count_tokens(texts, base, how))
         unit = AdaptMlm(
             base=base,
             texts=texts,
             teacher=teacher,
-            adaptation=replace(how, steps=max(1, budget // how.update_tokens)),
+            adaptation=how,
             precision=resolved(compute),
             new_head=True,
         )
@@ -142,18 +149,6 @@ def texts_of(text: str, column: str) -> TableTexts:
     return texts
 
 
-def count_tokens(texts: TableTexts, base: Pretrained, how: Adaptation) -> int:
-    """The tokens of a table, in sequences of the length that is wanted."""
-    from pet_pipeline.pretrained import load_tokenizer
-
-    total = 0
-    with progress("count tokens", texts.count(), "texts") as advance:
-        for count, encode in texts.chunks(load_tokenizer(base), how):
-            total += sum(len(row) for row in encode(range(count)))
-            advance(count)
-    return total
-
-
 def resolved(compute: Compute) -> str:
     """The precision that is computed in; it is a part of what the result depends on."""
     from pet_pipeline.inference import resolve_precision
@@ -163,14 +158,41 @@ def resolved(compute: Compute) -> str:
 
 def adapt_in(output: Path, unit: AdaptMlm, compute: Compute) -> Result:
     """The adapted model in its folder, made unless it is there; begun work is resumed."""
-    planned = PlannedUnit(output, "adapt", unit)
-    if found := planned.result():
+    folder = output.with_name(f".{output.name}.partial")
+    if found := PlannedUnit(output, STAGE, unit).result():
         say(f"{output}: done before, with the same options")
+        shutil.rmtree(folder, ignore_errors=True)  # of a program that was killed at its end
         return found
     if output.exists():
         raise UserError(f"--output: {output} exists and was made otherwise; name a new folder")
-    say(f"{unit.size()}, from {unit.base}; run the same command again to resume after a stop")
-    return planned.run(compute)
+    with held(folder, output):
+        planned = PlannedUnit(folder / "model", STAGE, unit)
+        say(f"{unit.size()}, from {unit.base}; run the same command again to resume after a stop")
+        say(f"unfinished work, also that with other options, is in {folder} until {output} is made")
+        made = planned.result() or planned.run(compute)
+        made.dir.rename(output)
+        sync_file(output.parent)
+        shutil.rmtree(folder, ignore_errors=True)
+    return replace(made, dir=output)
+
+
+@contextmanager
+def held(folder: Path, output: Path) -> Iterator[None]:
+    """A folder to make an output in, which no other process may do at the same time."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"--output: another process is at work on {output}; wait for it, or name a new folder"
+        ) from None
+    except OSError as error:
+        raise UserError(f"--output: {folder}: {error.strerror}; name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def print_figures(result: Result) -> None:

@@ -18,7 +18,7 @@ from testing import ARCHITECTURES, CPU, HAPPY, SAD, TOKENIZERS, WORDS, save_mlm
 from pet_pipeline import adapting
 from pet_pipeline.adapting import Teacher, adapt_mlm, check_teacher
 from pet_pipeline.classifier import encode_texts
-from pet_pipeline.corpus import Corpus, Packing
+from pet_pipeline.corpus import MEASURED, Corpus, Packing
 from pet_pipeline.encoded import Encoded, EncodedRows, Role
 from pet_pipeline.encoding import layout_of
 from pet_pipeline.errors import UserError
@@ -223,11 +223,11 @@ def test_a_filled_slot_is_always_predicted_and_an_empty_one_never(tiny_mlm: Path
     filled = empty.with_slot(lm.tokenizer("great bad", add_special_tokens=False)["input_ids"])
     slot = set(range(filled.slot.start, filled.slot.stop))
     for seed in range(30):
-        for row, predicted in ((filled, slot), (empty, set())):
+        for row, predicted in ((filled, slot), (empty, set[int]())):
             rng = np.random.default_rng(seed)
             for masked in lm.masking(0.15).texts([row], rng):
                 positions = masked.positions.tolist()
-                assert set(positions) & slot == (predicted or set(positions) & set())
+                assert set(positions) & slot == predicted
                 assert positions == sorted(positions)
                 assert masked.clean == row
 
@@ -283,10 +283,36 @@ def test_a_corpus_is_no_larger_than_the_budget(tiny_mlm: Path, packed: bool) -> 
     corpus = Corpus.read(2000, chunks, adaptation, lm.layout)
     assert 0.8 * 960 < corpus.train.lengths.sum() < 1.2 * 960
     assert 0.3 * sum(len(row) for row in all_rows(corpus.held_out)) >= 30
-    assert sum(read) < 100 + 200  # the mean length is of one chunk
+    assert sum(read) < MEASURED + 200
     adapted = adapt_mlm(lm, corpus, adaptation, seed=1)
     assert 0.8 * adaptation.tokens < adapted.tokens <= adaptation.tokens
     assert adapted.sequences == len(corpus.train)
+
+
+@pytest.mark.parametrize("longest_first", [False, True])
+def test_a_table_sorted_by_length_keeps_the_budget(tiny_mlm: Path, longest_first: bool) -> None:
+    texts = ["good " * (2 if (n < 1000) ^ longest_first else 40) for n in range(2000)]
+    lm, adaptation = load(tiny_mlm), how(steps=10, max_tokens=64)  # 10 updates of 256 tokens
+    corpus = corpus_of(lm, adaptation, texts)
+    assert 0.7 * 2560 < corpus.train.lengths.sum() < 1.4 * 2560
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_passes_tell_the_steps(tiny_mlm: Path, packed: bool) -> None:
+    lm = load(tiny_mlm)
+    texts = [f"the film number {n} was good" for n in range(400)]
+    tokens = []
+    for passes in (0.25, 1, 3):
+        adaptation = how(steps=0, passes=passes, packed=packed)
+        corpus = corpus_of(lm, adaptation, texts)
+        planned = corpus.plan(adaptation)
+        assert planned == replace(adaptation, steps=planned.steps)
+        assert planned.tokens <= max(1, passes) * corpus.train.lengths.sum()
+        tokens.append(planned.tokens)
+    assert tokens[1] / tokens[0] == pytest.approx(390 / 100, rel=0.05)  # ten texts are held out
+    assert tokens[2] / tokens[1] == pytest.approx(3, rel=0.05)
+    given = how(steps=7, packed=packed)
+    assert corpus.plan(given) is given
 
 
 def test_held_out_texts_are_the_same_for_every_budget_and_never_trained_on(tiny_mlm: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pet_pipeline import training
 from pet_pipeline.batches import batch_rows
 from pet_pipeline.compute import Compute
+from pet_pipeline.errors import UserError
 from pet_pipeline.optimisation import Optimisation, Updates
-from pet_pipeline.training import CHECKPOINT, _adamw, _restore, _slow, fit, grouped
+from pet_pipeline.training import (
+    CHECKPOINT,
+    PARTIAL,
+    _adamw,
+    _restore,
+    _slow,
+    fit,
+    grouped,
+    remove_checkpoint,
+)
 
 OFTEN = replace(CPU, checkpoint_seconds=0)  # a checkpoint after every step
 OPTIMISATION = Optimisation(learning_rate=0.05, batch_size=2)
@@ -329,3 +339,47 @@ def test_a_damaged_checkpoint_is_said_and_the_training_starts_again(
     train(again, checkpoints=tmp_path)
     assert "damaged" in capsys.readouterr().err
     assert same(whole, again)
+
+
+@pytest.mark.parametrize(
+    ("factor", "found"),
+    [
+        (lambda x: x * torch.nan, "the loss is nan"),
+        (lambda x: x * torch.inf, "the loss is inf"),
+        (lambda x: (x * 0).sqrt(), "the gradient is not finite"),
+    ],
+)
+def test_a_training_that_diverges_stops_before_it_harms_the_weights(
+    tmp_path: Path, factor: Callable[[Tensor], Tensor], found: str
+) -> None:
+    model = net()
+    before: list[Tensor] = []
+
+    def losses(step: int) -> Iterator[Tensor]:
+        before[:] = weights(model)
+        loss = nn.functional.cross_entropy(model(torch.tensor([1, 2])), torch.tensor([0, 1]))
+        yield factor(loss) if step == 2 else loss
+
+    with pytest.raises(UserError) as caught:
+        fit(
+            model,
+            losses,
+            updates=Updates(OPTIMISATION, 3, 1),
+            compute=OFTEN,
+            what="tune",
+            checkpoints=tmp_path,
+        )
+    assert str(caught.value) == (
+        f"tune: {found} at step 3 of 3, with a learning rate of 0.05; set a lower one"
+    )
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), before, strict=True))
+    restored = net()
+    assert len(_restore(tmp_path, restored, adamw(restored))) == 2
+
+
+def test_what_a_killed_attempt_left_of_a_checkpoint_is_removed_too(tmp_path: Path) -> None:
+    remove_checkpoint(tmp_path)
+    for name in (CHECKPOINT, PARTIAL, "model.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    remove_checkpoint(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]

@@ -55,7 +55,9 @@ def adapt(run: Run, task: Task, inputs: Inputs, settings: Settings) -> Inputs:
         adaptation=adaptation(settings, base),
         precision=precision(run, settings),
     )
-    return replace(inputs, adapted=run.do(STAGE, {"model": unit})["model"])
+    adapted = run.do(STAGE, {"model": unit})["model"]
+    folds_from = base if tables.labelled and _uses_labels(settings) else None
+    return replace(inputs, adapted=adapted, folds_from=folds_from)
 
 
 def read_adapted(result: Result) -> AdaptedModel:
@@ -73,6 +75,7 @@ class AdaptMlm(Unit):
     adaptation: Adaptation
     precision: str
     new_head: bool = False  # whether a model without a masked-LM head gets one
+    version = 2
     resumable = True
     figure = "loss"
 
@@ -84,7 +87,7 @@ class AdaptMlm(Unit):
         from pet_pipeline.corpus import Corpus
         from pet_pipeline.mlm import MaskedLM
         from pet_pipeline.pretrained import load_mlm, load_tokenizer, new_mlm
-        from pet_pipeline.training import CHECKPOINT
+        from pet_pipeline.training import remove_checkpoint
 
         compute, seed = compute.at(self.precision), seed_from(STAGE)
         torch.manual_seed(seed)  # of a new head
@@ -101,9 +104,8 @@ class AdaptMlm(Unit):
                 self.adaptation,
                 lm.layout,
             )
-        adapted = adapt_mlm(
-            lm, corpus, self.adaptation, seed=seed, teacher=teacher, checkpoints=out
-        )
+        adaptation = corpus.plan(self.adaptation)
+        adapted = adapt_mlm(lm, corpus, adaptation, seed=seed, teacher=teacher, checkpoints=out)
         lm.model.to("cpu").save_pretrained(out)
         lm.tokenizer.save_pretrained(out)
         card = AdaptedModel(
@@ -112,20 +114,22 @@ class AdaptMlm(Unit):
             texts=str(self.texts),
             teacher=str(self.teacher) if self.teacher else "",
             new_head=is_new,
-            adaptation=self.adaptation,
+            adaptation=adaptation,
             adapted=adapted,
         )
         write_record(out / RECORD, card)
         (out / CARD).write_text(mlm_card(card), "utf-8")
-        (out / CHECKPOINT).unlink(missing_ok=True)
+        remove_checkpoint(out)
         return {
             "tokens": adapted.tokens,
-            "steps": self.adaptation.steps,
+            "steps": adaptation.steps,
             "loss": adapted.after.loss,
         }
 
     def size(self) -> str:
-        """The number of updates, and of tokens at most."""
+        """The number of updates, and of tokens at most; or how often the texts are read."""
+        if self.adaptation.passes:
+            return f"{self.adaptation.passes:g} passes"
         return f"{self.adaptation.steps} steps, {self.adaptation.tokens:,} tokens"
 
     def cost(self) -> float:
@@ -142,13 +146,22 @@ def _texts(run: Run, task: Task, inputs: Inputs, settings: Settings) -> Texts:
         with at_place("adapt.text"):
             source = pinned_source(run, text)
             columns = table_columns(source, task, settings)
-            return TableTexts(source, columns, table_names(task, settings))
+            test = (inputs.tables.test,) if inputs.tables.test else ()
+            return TableTexts(source, columns, table_names(task, settings), test)
     return PromptedTexts(
         soft=_predict(run, task, inputs, settings),
         parts=tuple(PoolInPattern(p, inputs.pool(p.name)) for p in task.patterns),
         soft_tokens=soft_tokens(settings),
         max_tokens=settings.finetune.max_tokens,
     )
+
+
+def _uses_labels(settings: Settings) -> bool:
+    """Whether the models that predict label words for the texts know labels of rows."""
+    chosen = settings.finetune
+    tuned = settings.adapt.first == "ensemble" and chosen.updates > 0
+    knows = tuned or chosen.prototypes or settings.demonstrations.enabled
+    return settings.adapt.text == "prompted" and knows
 
 
 def _predict(run: Run, task: Task, inputs: Inputs, settings: Settings) -> Result:

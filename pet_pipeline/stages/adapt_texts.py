@@ -12,14 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pet_pipeline.duplicates import Hashes, is_known, known_texts, text_hashes
 from pet_pipeline.encoded import Encoded, Role, read_encoded
 from pet_pipeline.encoding import PatternEncoder, Tokenizer
+from pet_pipeline.errors import UserError
 from pet_pipeline.optimisation import Adaptation
 from pet_pipeline.patterns import Pattern
 from pet_pipeline.seeds import seed_from
 from pet_pipeline.soft_tokens import SoftTokens
 from pet_pipeline.sources import Source, count_rows, read_batches
-from pet_pipeline.stages.results import ENCODED
+from pet_pipeline.stages.results import ENCODED, TABLE
 from pet_pipeline.tables import part_name, read_probs, shard_files
 from pet_pipeline.units import Result
 
@@ -51,23 +53,53 @@ class PoolTexts:
 
 @dataclass(frozen=True)
 class TableTexts:
-    """A table that is not a part of the run."""
+    """A table that is not a part of the run, without texts that are in the excluded tables too.
+
+    If it has none of the task's columns, its texts are compared with those of each of them.
+    """
 
     source: Source
     columns: tuple[str, ...]
     names: Mapping[str, str] = field(hash=False)  # of the columns in the source, if they differ
+    excluded: tuple[Result, ...] = ()
 
     def __str__(self) -> str:
         return str(self.source)
 
     def count(self) -> int:
-        """The number of texts."""
+        """The number of texts, with those that are left out: it is known without reading them."""
         return count_rows(self.source, self.columns, self.names)
 
     def chunks(self, tokenizer: Tokenizer, adaptation: Adaptation) -> Iterator[Chunk]:
-        """The texts, batch by batch."""
+        """The texts, batch by batch; raises `UserError` if all of them are left out."""
+        return _chunks(self._batches(), self.columns, tokenizer, adaptation)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
         batches = read_batches(self.source, self.columns, self.names, None)
-        return _chunks(batches, self.columns, tokenizer, adaptation)
+        if not self.excluded:
+            yield from batches
+            return
+        known, left = self._known(), 0
+        for batch in batches:
+            new = ~is_known(text_hashes(batch, self.columns), known)
+            left += int(new.sum())
+            yield batch.filter(pa.array(new))
+        if not left:
+            raise UserError(
+                "all texts are in data.test too, and copies of test texts are left out; give "
+                "other texts"
+            )
+
+    def _known(self) -> Hashes:
+        """The texts of the excluded tables."""
+        hashes: list[Hashes] = []
+        for table in (pq.read_table(result.dir / TABLE) for result in self.excluded):
+            if set(self.columns) <= set(table.column_names):
+                hashes.append(text_hashes(table, self.columns))
+            else:
+                texts = set(table.column_names) - {"id", "label"}
+                hashes += [text_hashes(table, (column,)) for column in texts]
+        return known_texts(hashes)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ def adapt_problems(settings: Settings) -> Iterator[str]:
     chosen = settings.adapt
     if not chosen.text:
         return
+    if chosen.text not in OF_POOL and chosen.text.isidentifier() and not Path(chosen.text).exists():
+        close = difflib.get_close_matches(chosen.text.lower(), OF_POOL, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        yield f"adapt.text: {chosen.text!r} is not a table, nor one of {listed(OF_POOL)}{hint}"
     if not settings.data.pool:
         yield (
             f"adapt.text: {chosen.text!r} needs a pool, data.pool; without one only the baseline "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,11 @@ def crossfit_unit(
     task: Task, inputs: Inputs, settings: Settings, real: FineTune, fold: int, folds: int
 ) -> CrossFit:
     """One fold of a fine-tune, read as the settings let its model read rows."""
+    # Not from a model adapted to label words that models of all labelled rows predicted: held-out
+    # rows may be among its texts, each with its label, and would be scored too well.
+    base = inputs.folds_from or real.base
     return CrossFit(
-        real=real,
+        real=replace(real, base=base),
         decoding=settings.annotate.decoding,
         draws=settings.demonstrations.draws if real.examples else 1,
         prior=prior_source(task, inputs, real.pattern.name, settings),

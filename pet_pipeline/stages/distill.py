@@ -131,7 +131,7 @@ class DistillClassifier(Unit):
     def work(self, out: Path, compute: Compute) -> Info:
         """Write the classifier as transformers does; resume from a checkpoint in `out`."""
         from pet_pipeline.classifier import Classifier, Labelled, SoftLabelled
-        from pet_pipeline.training import CHECKPOINT
+        from pet_pipeline.training import remove_checkpoint
 
         seed = seed_from("distill")
         classifier = Classifier.new(
@@ -149,7 +149,7 @@ class DistillClassifier(Unit):
         loss = classifier.distill(pool, labelled, self.distillation, seed=seed, checkpoints=out)
         temperature = self._calibrate(classifier, pool, seed)
         classifier.save(out)
-        (out / CHECKPOINT).unlink(missing_ok=True)
+        remove_checkpoint(out)
         return {
             "rows": len(pool.rows),
             "steps": self.distillation.steps,

@@ -98,6 +98,7 @@ class Inputs:
     """The rows of all tables in each pattern; vectors: of the labelled rows, if needed.
 
     adapted: the model that PVPs start from, if `adapt` made one
+    folds_from: the model that fold fine-tunes start from, if not from that one
     selected: what decided the learning rate and the steps of the fine-tunes; None: the settings
     """
 
@@ -105,6 +106,7 @@ class Inputs:
     parts: dict[str, tuple[Part, ...]]  # by pattern
     vectors: Result | None = None
     adapted: Result | None = None
+    folds_from: Pretrained | None = None
     selected: Result | None = None
 
     def of(self, pattern: str) -> tuple[Part, ...]:

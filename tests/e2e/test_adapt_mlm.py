@@ -14,13 +14,16 @@ import pytest
 import torch
 import transformers
 import typer
+from filelock import FileLock
 from testing import HAPPY, SAD
 from typer.testing import CliRunner
 
+from pet_pipeline.corpus import Corpus
 from pet_pipeline.in_memory import save_table
 from pet_pipeline.models import ModelFolder
 from pet_pipeline.pretrained import load_mlm
 from pet_pipeline.stages.adapt import read_adapted
+from pet_pipeline.stages.adapt_texts import TableTexts
 from pet_pipeline.units import Result, read_record
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +66,21 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     app = typer.Typer()
     app.command()(importlib.import_module("adapt_mlm").main)
     return lambda *arguments: CliRunner().invoke(app, command(*arguments)[2:])
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def killed_at(name: str, rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+    """A function that renames files, but none to a name."""
+
+    def renamed(path: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    return renamed
 
 
 def result_in(folder: Path) -> Result:
@@ -123,7 +141,7 @@ def test_a_stopped_program_resumes(run: Run, tiny_mlm: Path, table: Path, tmp_pa
     line = command(tiny_mlm, table, output, *more)
     process = subprocess.Popen([line[0], str(stopped), *line[2:]], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (files := list(tmp_path.glob(".partial-*/checkpoint.safetensors"))):
+    while not (files := list(tmp_path.glob(".killed.partial/.partial-*/checkpoint.safetensors"))):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
@@ -137,6 +155,64 @@ def test_a_stopped_program_resumes(run: Run, tiny_mlm: Path, table: Path, tmp_pa
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
     assert result_in(output).info == result_in(tmp_path / "whole").info
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_table_is_not_read_if_the_model_is_there(
+    run: Run, tiny_mlm: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tiny_mlm, table, tmp_path / "out").exit_code == 0
+
+    def read(*arguments: object) -> None:
+        raise AssertionError("texts were read")
+
+    monkeypatch.setattr(TableTexts, "chunks", read)
+    again = run(tiny_mlm, table, tmp_path / "out")
+    assert again.exit_code == 0, again.output
+    assert "done before, with the same options" in again.output
+
+
+def test_work_begun_with_other_options_is_named_and_removed_at_the_end(
+    run: Run, tiny_mlm: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, output = tmp_path / "made", tmp_path / "made" / "mlm"
+    with monkeypatch.context() as patch:
+        patch.setattr(Corpus, "read", interrupted)
+        run(tiny_mlm, table, output, "--passes", "2")
+    (begun,) = folder.glob(".mlm.partial/.partial-*")
+    done = run(tiny_mlm, table, output)
+    assert done.exit_code == 0, done.output
+    assert f"unfinished work, also that with other options, is in {begun.parent}" in done.output
+    assert [path.name for path in folder.iterdir()] == ["mlm"]
+
+
+def test_a_finished_model_is_moved_into_place_after_a_kill(
+    run: Run, tiny_mlm: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, output = tmp_path / "made", tmp_path / "made" / "mlm"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed_at("mlm", Path.rename))
+        run(tiny_mlm, table, output)
+    assert not output.exists()
+    monkeypatch.setattr(Corpus, "read", interrupted)  # nothing is trained again
+    done = run(tiny_mlm, table, output)
+    assert done.exit_code == 0, done.output
+    load_mlm(ModelFolder(output))
+    assert [path.name for path in folder.iterdir()] == ["mlm"]
+
+
+def test_one_process_makes_an_output(run: Run, tiny_mlm: Path, table: Path, tmp_path: Path) -> None:
+    (tmp_path / ".out.partial").mkdir()
+    with FileLock(tmp_path / ".out.partial" / ".lock"):
+        second = run(tiny_mlm, table, tmp_path / "out")
+    assert second.exit_code == 2
+    assert (
+        f"error: --output: another process is at work on {tmp_path / 'out'}; wait for it, or name "
+        "a new folder"
+    ) in second.output
+    assert [path.name for path in (tmp_path / ".out.partial").iterdir()] == [".lock"]
+    assert run(tiny_mlm, table, tmp_path / "out").exit_code == 0
+    assert run(tiny_mlm, table, table / "out").exit_code == 2  # below a file
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from planning import QUICK, Make, planned, result
@@ -20,11 +22,15 @@ from pet_pipeline.encoded import Role
 from pet_pipeline.errors import UserError
 from pet_pipeline.in_memory import save_table
 from pet_pipeline.models import ModelFolder
+from pet_pipeline.optimisation import Adaptation, Optimisation
 from pet_pipeline.pretrained import load_mlm
 from pet_pipeline.stages.adapt import AdaptMlm, read_adapted
-from pet_pipeline.stages.adapt_texts import PromptedTexts
+from pet_pipeline.stages.adapt_texts import PromptedTexts, TableTexts
+from pet_pipeline.stages.crossfit import CrossFit
 from pet_pipeline.stages.finetune import FineTune
 from pet_pipeline.tables import read_probs
+from pet_pipeline.training import PARTIAL
+from pet_pipeline.units import Result
 
 SHORT = {"tokens": 400, "batch_size": 2, "max_tokens": 32}
 PATTERNS = ("it_was", "just", "mood")
@@ -169,6 +175,80 @@ def test_a_table_by_name(tiny_settings: Make, tmp_path: Path) -> None:
     assert "packed sequences of at most 32 tokens, 15% of the whole words" in readme
 
 
+def test_test_texts_are_left_out_of_a_table(
+    tiny_settings: Make, tiny_mlm: Path, tmp_path: Path
+) -> None:
+    tests = [f"{text} again" for text in SAD]
+    kept = [f"{text} and more" for text in SAD] + [""]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_mlm)
+
+    def texts(*columns: str, rows: list[str]) -> list[str]:
+        """What is read of a table by a task with some columns, each with the test texts."""
+        prepared = pa.table({"id": [*range(4)], **dict.fromkeys(columns, tests)})
+        pq.write_table(prepared, tmp_path / "table.parquet")
+        table = save_table([{"text": text} for text in rows], tmp_path, "texts")
+        read = TableTexts(Path(table), ("text",), {}, (Result(tmp_path, "key", {}),))
+        (chunk,) = read.chunks(tokenizer, Adaptation(Optimisation(1e-3, 4), 1, 64))
+        assert chunk[0] <= read.count() == len(rows)
+        return [
+            tokenizer.decode(row.ids, skip_special_tokens=True) for row in chunk[1](range(chunk[0]))
+        ]
+
+    mixed = [tests[0].upper(), *kept, f" {tests[3]}"]
+    assert texts("text", rows=mixed) == texts("title", "body", rows=mixed) == kept
+    settings = settings_of(
+        tiny_settings, str(save_table([{"text": t} for t in tests], tmp_path, "all"))
+    )
+    with pytest.raises(UserError, match=r"all.*: all texts are in data.test too, and copies of te"):
+        run(settings, until="adapt")
+    unit = planned(settings)["adapt/model"].unit
+    assert isinstance(unit, AdaptMlm)
+    assert isinstance(unit.texts, TableTexts)
+    assert unit.texts.excluded == (result(settings, "prepare/test"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "sections", "unadapted"),
+    [
+        ("prompted", {}, True),
+        ("prompted", {"adapt": {"first": "untuned"}}, False),
+        ("prompted", {"adapt": {"first": "untuned"}, "finetune": {"prototypes": True}}, True),
+        ("prompted", {"finetune": {"steps": 0, "prototypes": False}}, False),
+        ("pool", {}, False),
+    ],
+)
+def test_folds_do_not_start_from_a_model_that_knows_labels_of_their_held_out_rows(
+    tiny_settings: Make, text: str, sections: dict[str, Any], unadapted: bool
+) -> None:
+    adapt = {"text": text, **SHORT, **sections.get("adapt", {})}
+    finetune = {"select": "folds", "select_folds": 2, **sections.get("finetune", {})}
+    if finetune.get("steps") == 0:
+        finetune["select"] = "none"
+    ensemble = {"weights": "fitted", "folds": 2}
+    settings = tiny_settings(adapt=adapt, finetune=finetune, ensemble=ensemble, **QUICK)
+    units = planned(settings)
+    base = units["adapt/model"].unit.base  # type: ignore[attr-defined]
+    folds = {name: unit.unit for name, unit in units.items() if isinstance(unit.unit, CrossFit)}
+    stages = {name.rpartition("/")[0] for name in folds}
+    assert stages == {"gen-0/crossfit", *(["select"] if finetune["select"] == "folds" else [])}
+    for name, unit in folds.items():
+        real = units[f"gen-0/finetune/{unit.real.pattern.name}-{unit.real.seed}"].unit
+        assert isinstance(real, FineTune)
+        assert isinstance(real.base, Result), name  # the adapted one
+        assert unit.real.base == (base if unadapted else real.base), name
+
+
+def test_nothing_of_a_killed_checkpoint_is_in_the_model(
+    tiny_settings: Make, tmp_path: Path
+) -> None:
+    settings = settings_of(tiny_settings, "pool")
+    run(settings, until="encode")
+    (tmp_path / PARTIAL).write_bytes(b"")
+    planned(settings)["adapt/model"].unit.work(tmp_path, CPU)
+    assert (tmp_path / "adapted.json").exists()
+    assert not [file.name for file in tmp_path.iterdir() if "checkpoint" in file.name]
+
+
 def test_stages_are_named_as_others_are(tiny_settings: Make) -> None:
     settings = settings_of(tiny_settings, "prompted")
     run(settings, until="adapt")
@@ -229,6 +309,14 @@ def test_the_report_shows_what_came_of_it(tiny_settings: Make) -> None:
         (
             {"adapt": {"text": "prompted", "packed": True}},
             "adapt.packed: 'prompted' texts are one per sequence; take packed = false",
+        ),
+        (
+            {"adapt": {"text": "Pool"}},
+            "adapt.text: 'Pool' is not a table, nor one of 'pool', 'prompted'; did you mean 'pool'?",
+        ),
+        (
+            {"adapt": {"text": "corpus"}},
+            "adapt.text: 'corpus' is not a table, nor one of 'pool', 'prompted'",
         ),
         (
             {"adapt": {"text": "pool", "max_tokens": 7}},
