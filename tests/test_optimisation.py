@@ -9,10 +9,11 @@ import pytest
 
 from pet_pipeline.config import Finetune, Optimiser
 from pet_pipeline.keys import fingerprint, key_of
-from pet_pipeline.optimisation import Distillation, MlmLoss, Optimisation, Tuning
+from pet_pipeline.optimisation import Contrast, Distillation, MlmLoss, Optimisation, Tuning
 
 OPTIMISATION = Optimisation(learning_rate=1e-4)
-TUNING = Tuning(OPTIMISATION, steps=5, mlm=MlmLoss(weight=0.1))
+CONTRAST = Contrast(weight=1.0, temperature=0.1, view="dropout")
+TUNING = Tuning(OPTIMISATION, steps=5, mlm=MlmLoss(weight=0.1), contrast=CONTRAST)
 DISTILLATION = Distillation(OPTIMISATION, steps=5, temperature=2.0, gold_weight=0.3, max_tokens=9)
 
 
@@ -35,7 +36,7 @@ def test_the_mlm_loss_has_every_setting_with_its_default() -> None:
     assert defaults(MlmLoss).items() <= settings.items()
 
 
-@pytest.mark.parametrize("value", [OPTIMISATION, TUNING, DISTILLATION, TUNING.mlm])
+@pytest.mark.parametrize("value", [OPTIMISATION, TUNING, DISTILLATION, TUNING.mlm, CONTRAST])
 def test_every_value_counts_in_the_key_of_a_unit(value: Any) -> None:
     keys = {key_of({"value": fingerprint(value)})}
     for field in fields(value):
