@@ -146,7 +146,7 @@ class Finetune(Optimiser):
         "full", "bitfit", "layernorm", "head", "lora", "ia3",
         "prompt_tuning", "p_tuning", "p_tuning_v2", "prefix_tuning", "soft",
     ] = Field(
-        "lora",
+        "full",
         description="what is trained: full, bitfit (biases), layernorm, head, lora, ia3; soft "
         "prompts: prompt_tuning, p_tuning, p_tuning_v2, prefix_tuning, soft (the template's words)",
     )  # fmt: skip

@@ -94,7 +94,7 @@ def tiny_settings(
             "learning_rate": 3e-4,
             "output": str(tmp_path / "run"),
             "data": {name: tiny_tables[name] for name in ("labelled", "pool", "test")},
-            "finetune": {"method": "full", "steps": 3, "batch_size": 4, "max_tokens": 48},
+            "finetune": {"steps": 3, "batch_size": 4, "max_tokens": 48},
             "ensemble": {"temperature_folds": 0},
             "distill": {"steps": 4, "batch_size": 4, "max_tokens": 48},
             "baseline": {"steps": 3, "batch_size": 4, "max_tokens": 48},

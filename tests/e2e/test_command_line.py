@@ -344,7 +344,7 @@ def test_the_wheel_works_outside_of_a_checkout(options: list[str], tmp_path: Pat
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run/gen-0/finetune/mood-1/model/trained.safetensors").exists()
+    assert (tmp_path / "run/gen-0/finetune/mood-1/model/model.safetensors").exists()
     start[start.index("--model") + 1] = "data/models/minilm-mlm"
     done = subprocess.run(start, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 2
