@@ -7,6 +7,7 @@ tasks with two texts.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pet_pipeline import UserError, load_task, save_table
+from pet_pipeline import (
+    Generation,
+    Metrics,
+    Run,
+    Settings,
+    UserError,
+    annotate,
+    encode,
+    ensemble,
+    evaluate,
+    find_task,
+    finetune,
+    load_task,
+    prepare,
+    read_metrics,
+    save_table,
+    select,
+)
 from pet_pipeline.metrics import mean_and_sd
+from pet_pipeline.stages.results import Inputs, Model
 
 TASKS = {"ag_news": "agnews_text", "yelp5": "yelp_full"}  # elsewhere named like the set
 WIDTH = 100  # of a table at least: a figure that wraps can be read, one that is cut cannot
@@ -116,6 +135,33 @@ def first_rows(labelled: pa.Table, per_label: int) -> pa.Table:
         if counts[label] <= per_label:
             first.append(n)
     return labelled.take(pa.array(first, pa.int64()))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Models that were tuned, and what they and their ensemble reach; no metrics in a plan."""
+
+    inputs: Inputs
+    models: list[Model]
+    metrics: Metrics | None
+
+    def accuracy(self, kind: str) -> float:
+        """Of the mean PVP, "mean", or of the "ensemble"."""
+        system = self.metrics.system(kind) if self.metrics else None
+        assert system is not None
+        return system.accuracy
+
+
+def until_evaluate(run: Run, settings: Settings) -> Evaluated:
+    """PET without the classifier: models, their ensemble, and what they reach."""
+    task = find_task(run, settings)
+    inputs = encode(run, task, prepare(run, task, settings), settings)
+    inputs = select(run, task, inputs, settings)
+    models = finetune(run, task, inputs, settings)
+    scores = annotate(run, task, models, inputs, settings)
+    soft = ensemble(run, task, scores, inputs, settings)
+    metrics = evaluate(run, task, [Generation(0, scores, soft, {})], inputs, settings)
+    return Evaluated(inputs, models, read_metrics(metrics) if metrics and not run.plan else None)
 
 
 def pattern_names(task: str, patterns: str) -> list[str]:

@@ -18,25 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from few_shot import pattern_names, sample_of
+from few_shot import pattern_names, sample_of, until_evaluate
 from rich.console import Console
 from rich.table import Table
 
 from pet_pipeline import (
-    Generation,
-    Metrics,
     Run,
     Settings,
     UserError,
-    annotate,
-    encode,
-    ensemble,
-    evaluate,
     find_task,
-    finetune,
     load_task,
-    prepare,
-    read_metrics,
     read_settings,
     save_table,
 )
@@ -183,27 +174,15 @@ ARMS: dict[str, Choose] = {"label-next": choose_next, "random": choose_random}
 def plan(settings: Settings) -> Run:
     """A plan of the pipeline: what `choose_rows` and `merge_labels` find results by."""
     run = Run.open(settings, plan=True)
-    until_evaluate(settings, run)
+    until_evaluate(run, settings)
     return run
 
 
 def measured(settings: Settings) -> float:
     """The ensemble's accuracy on the test rows, after a run of the pipeline."""
     with Run.open(settings) as run:
-        metrics = until_evaluate(settings, run)
-    system = metrics.system("ensemble") if metrics else None
-    assert system is not None
-    return system.accuracy
-
-
-def until_evaluate(settings: Settings, run: Run) -> Metrics | None:
-    """PET without the classifier: models, their ensemble, and what it reaches."""
-    task = find_task(run, settings)
-    inputs = encode(run, task, prepare(run, task, settings), settings)
-    scores = annotate(run, task, finetune(run, task, inputs, settings), inputs, settings)
-    soft = ensemble(run, task, scores, inputs, settings)
-    metrics = evaluate(run, task, [Generation(0, scores, soft, {})], inputs, settings)
-    return read_metrics(metrics) if metrics and not run.plan else None
+        done = until_evaluate(run, settings)
+    return done.accuracy("ensemble")
 
 
 def print_table(name: str, results: list[Accuracies], rows: int) -> None:

@@ -27,25 +27,16 @@ from few_shot import (
     print_table,
     refuse_overrides,
     sample_of,
+    until_evaluate,
 )
 from soft_prompts import NOT_DISTILLED, POOL_ROWS
 
 from pet_pipeline import (
-    Generation,
     Run,
     Settings,
     UserError,
-    annotate,
-    encode,
-    ensemble,
-    evaluate,
-    find_task,
-    finetune,
     load_task,
-    prepare,
-    read_metrics,
     read_settings,
-    select,
 )
 from pet_pipeline.patterns import all_patterns
 from pet_pipeline.stages.from_settings import base_model
@@ -163,20 +154,13 @@ def choice_of(rates: list[float], folds: int) -> dict[str, Any]:
 def run_one(settings: Settings) -> Measured:
     """Choose a rate on the folds, tune on all labelled rows with it, measure on the test rows."""
     with Run.open(settings) as run:
-        task = find_task(run, settings)
-        inputs = encode(run, task, prepare(run, task, settings), settings)
-        inputs = select(run, task, inputs, settings)
-        scores = annotate(run, task, finetune(run, task, inputs, settings), inputs, settings)
-        soft = ensemble(run, task, scores, inputs, settings)
-        measured = evaluate(run, task, [Generation(0, scores, soft, {})], inputs, settings)
-        rate = tuning_of(inputs, settings, base_model(run, settings)).optimisation.learning_rate
-    assert measured is not None
-    metrics = read_metrics(measured)
-    single, together = metrics.system("mean"), metrics.system("ensemble")
-    assert single is not None
-    assert together is not None
-    candidates = read_selection(inputs.selected).candidates if inputs.selected else []
-    return Measured(single.accuracy, together.accuracy, rate, candidates)
+        done = until_evaluate(run, settings)
+        rate = tuning_of(
+            done.inputs, settings, base_model(run, settings)
+        ).optimisation.learning_rate
+    selected = done.inputs.selected
+    candidates = read_selection(selected).candidates if selected else []
+    return Measured(done.accuracy("mean"), done.accuracy("ensemble"), rate, candidates)
 
 
 def print_results(name: str, results: Results, *, markdown: bool) -> None:

@@ -36,21 +36,16 @@ from few_shot import (
     print_table,
     refuse_overrides,
     sample_of,
+    until_evaluate,
 )
 
 from pet_pipeline import (
-    Generation,
     Run,
     Settings,
     UserError,
-    annotate,
     encode,
-    ensemble,
-    evaluate,
     find_task,
-    finetune,
     prepare,
-    read_metrics,
     read_settings,
 )
 from pet_pipeline.compute import Compute
@@ -148,22 +143,12 @@ def main(
 def run_method(settings: Settings) -> Measured:
     """Tune the patterns with one method, and measure them on the test rows."""
     with Run.open(settings) as run:
-        task = find_task(run, settings)
-        inputs = encode(run, task, prepare(run, task, settings), settings)
-        models = finetune(run, task, inputs, settings)
-        scores = annotate(run, task, models, inputs, settings)
-        soft = ensemble(run, task, scores, inputs, settings)
-        measured = evaluate(run, task, [Generation(0, scores, soft, {})], inputs, settings)
-    assert measured is not None
-    metrics = read_metrics(measured)
-    single, together = metrics.system("mean"), metrics.system("ensemble")
-    assert single is not None
-    assert together is not None
+        done = until_evaluate(run, settings)
     return Measured(
-        single=single.accuracy,
-        ensemble=together.accuracy,
-        seconds=fmean(seconds_of(model) for model in models),
-        saved_bytes=fmean(saved_bytes(model) for model in models),
+        single=done.accuracy("mean"),
+        ensemble=done.accuracy("ensemble"),
+        seconds=fmean(seconds_of(model) for model in done.models),
+        saved_bytes=fmean(saved_bytes(model) for model in done.models),
     )
 
 
