@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
-from testing import HAPPY, SAD
 
 from pet_pipeline.search.selection import corrected_losses
 
@@ -22,26 +19,6 @@ QUICK = [
     *("finetune.steps=2", "finetune.max_tokens=48", "finetune.batch_size=4"),
     *("machine.threads=1", "machine.jobs=1", "machine.device=cpu", "machine.precision=float32"),
 ]
-
-
-@pytest.fixture
-def datasets(tmp_path: Path, tiny_task: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one set, and its task with a null prompt where the program looks for it."""
-    monkeypatch.chdir(tmp_path)
-    task = tmp_path / "patterns" / "mood"
-    shutil.copytree(tiny_task, task)
-    (task / "null_end.toml").write_text('template = "{text} {mask}"\ndefault = false\n')
-    folder = tmp_path / "sets" / "mood"
-    folder.mkdir(parents=True)
-    labels = ["sad"] * 4 + ["happy"] * 4
-    more: dict[str, list[Any]] = {"split": ["train"] * 8, "seed": [13] * 8}
-    shots = {"text_a": SAD + HAPPY, "label": labels, **more}
-    pq.write_table(pa.table(shots), folder / "kshot.parquet")
-    pool = [f"{text} too" for text in SAD + HAPPY]
-    pq.write_table(pa.table({"text_a": pool}), folder / "unlabeled.parquet")
-    test = {"text_a": [f"{text} then" for text in SAD + HAPPY], "label": labels}
-    pq.write_table(pa.table(test), folder / "test.parquet")
-    return folder.parent
 
 
 def test_null_prompts_with_bitfit(

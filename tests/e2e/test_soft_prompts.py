@@ -8,41 +8,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import typer
 from safetensors.numpy import load_file
-from testing import HAPPY, SAD, rows
+from testing import rows
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 QUICK = [
     *("finetune.steps=2", "finetune.max_tokens=48", "finetune.batch_size=4"),
     *("machine.threads=1", "machine.jobs=1", "machine.device=cpu", "machine.precision=float32"),
 ]
-
-
-@pytest.fixture
-def datasets(tmp_path: Path, tiny_task: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one set, and the task it belongs to where the program looks for it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "patterns").mkdir()
-    (tmp_path / "patterns" / "mood").symlink_to(tiny_task)
-    folder = tmp_path / "sets" / "mood"
-    folder.mkdir(parents=True)
-    labels = ["sad"] * 4 + ["happy"] * 4
-    shots: dict[str, list[Any]] = {"text_a": [], "label": [], "split": [], "seed": []}
-    for seed in (13, 21):
-        shots["text_a"] += [f"{text} {seed}" for text in SAD + HAPPY]
-        shots["label"] += labels
-        shots["split"] += ["train"] * 8
-        shots["seed"] += [seed] * 8
-    pq.write_table(pa.table(shots), folder / "kshot.parquet")
-    pool = [f"{text} too" for text in SAD + HAPPY]
-    pq.write_table(pa.table({"text_a": pool}), folder / "unlabeled.parquet")
-    test = {"text_a": [f"{text} then" for text in SAD + HAPPY], "label": labels}
-    pq.write_table(pa.table(test), folder / "test.parquet")
-    return folder.parent
 
 
 def test_all_ways_of_tuning_in_one_table(
